@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from dlm.errors import UsageError
 
@@ -34,31 +34,75 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    adapter: Literal["lora", "dora"] = Field("lora", description="adapter method; dora also learns each column's length (arXiv 2402.09353)")
+    adapter: Literal["lora", "dora"] = Field(
+        "lora", description="adapter method; dora also learns each column's length (arXiv 2402.09353)"
+    )
     lora_r: int = Field(8, ge=1, le=256, description="rank of the adapter matrices")
-    lora_alpha: int = Field(16, ge=1, description="adapter scale: updates are multiplied by lora_alpha / lora_r")
-    lora_dropout: float = Field(0.05, ge=0, le=0.5, description="share of adapter inputs dropped while training")
-    target_modules: Literal["auto"] | list[str] = Field("auto", description="layers that get an adapter; auto = every linear layer but the head")
-    sequence_len: int = Field(2048, ge=64, le=32768, description="longest row in tokens; longer rows are listed, never cut in silence")
-    micro_batch_size: Literal["auto"] | int = Field("auto", description="rows held in memory at once")
-    grad_accum: Literal["auto"] | int = Field("auto", description="micro-batches per optimiser step; the loss is exact over all their tokens")
+    lora_alpha: int = Field(
+        16, ge=1, description="adapter scale: updates are multiplied by lora_alpha / lora_r"
+    )
+    lora_dropout: float = Field(
+        0.05, ge=0, le=0.5, description="share of adapter inputs dropped while training"
+    )
+    target_modules: Literal["auto"] | list[str] = Field(
+        "auto", description="layers that get an adapter; auto = every linear layer but the head"
+    )
+    sequence_len: int = Field(
+        2048,
+        ge=64,
+        le=32768,
+        description="longest row in tokens; longer rows are listed, never cut in silence",
+    )
+    micro_batch_size: Literal["auto"] | PositiveInt = Field("auto", description="rows held in memory at once")
+    grad_accum: Literal["auto"] | PositiveInt = Field(
+        "auto", description="micro-batches per optimiser step; the loss is exact over all their tokens"
+    )
     learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
     num_epochs: int = Field(3, ge=1, description="passes over the rows")
-    min_steps: int = Field(0, ge=0, description="optimiser steps below which more passes are added, so that a short document is learnt")
-    max_steps: int | None = Field(None, ge=1, description="stop after this many optimiser steps, whatever the epochs say")
-    optimizer: Literal["adamw_torch"] = Field("adamw_torch", description="optimiser (AdamW, arXiv 1711.05101)")
+    min_steps: int = Field(
+        0,
+        ge=0,
+        description="optimiser steps below which more passes are added, so that a short document is learnt",
+    )
+    max_steps: int | None = Field(
+        None, ge=1, description="stop after this many optimiser steps, whatever the epochs say"
+    )
+    optimizer: Literal["adamw_torch"] = Field(
+        "adamw_torch", description="optimiser (AdamW, arXiv 1711.05101)"
+    )
     adam_beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: decay of the mean gradient")
     adam_beta2: float = Field(0.999, ge=0, lt=1, description="AdamW: decay of the mean squared gradient")
     adam_epsilon: float = Field(1e-8, gt=0, description="AdamW: added to the denominator")
     weight_decay: float = Field(0.0, ge=0, description="AdamW: decoupled weight decay")
-    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this global norm; 0 = no clipping")
-    lr_scheduler: Literal["cosine", "linear", "constant"] = Field("cosine", description="shape of the learning rate after warm-up")
-    warmup_ratio: float = Field(0.1, ge=0, le=0.5, description="share of the steps over which the rate rises from 0")
-    neftune_alpha: float = Field(0.0, ge=0, description="noise on the input embeddings while training (NEFTune, arXiv 2310.05914); 0 = none")
-    precision: Literal["bf16", "fp16", "fp32"] | None = Field(None, description="type of the frozen weights; unset = fp32 on CPU, bf16 on CUDA")
-    val_fraction: float = Field(0.1, ge=0, le=0.5, description="share of rows held out for validation, by section id; none below 20 rows")
-    eval_every_steps: int | None = Field(None, ge=1, description="steps between validations; unset = about ten in a run")
-    save_every_steps: int | None = Field(None, ge=1, description="steps between checkpoints; unset = at every validation")
+    max_grad_norm: float = Field(
+        1.0, ge=0, description="gradients are clipped to this global norm; 0 = no clipping"
+    )
+    lr_scheduler: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="shape of the learning rate after warm-up"
+    )
+    warmup_ratio: float = Field(
+        0.1, ge=0, le=0.5, description="share of the steps over which the rate rises from 0"
+    )
+    neftune_alpha: float = Field(
+        0.0,
+        ge=0,
+        description="noise on the input embeddings while training (NEFTune, arXiv 2310.05914); 0 = none",
+    )
+    precision: Literal["bf16", "fp16", "fp32"] | None = Field(
+        None, description="type of the frozen weights; unset = fp32 on CPU, bf16 on CUDA"
+    )
+    val_fraction: float = Field(
+        0.1,
+        ge=0,
+        le=0.5,
+        description="share of rows held out for validation, by section id; none below 20 rows",
+    )
+    eval_every_steps: int | None = Field(
+        None, ge=1, description="steps between validations; unset = about ten in a run"
+    )
+    save_every_steps: int | None = Field(
+        None, ge=1, description="steps between checkpoints; unset = at every validation"
+    )
     keep_last: int = Field(3, ge=1, description="checkpoints kept per run, the newest ones")
     seed: int = Field(42, ge=0, lt=2**63, description="seed of row order, dropout and adapter initialisation")
 
@@ -134,5 +178,7 @@ def resolve(
     try:
         return ResolvedRecipe(Recipe(**values), origins)
     except ValidationError as error:
-        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']} (found {fault['input']!r})" for fault in error.errors())
+        faults = "; ".join(
+            f"{fault['loc'][0]}: {fault['msg']} (found {fault['input']!r})" for fault in error.errors()
+        )
         raise UsageError(f"the recipe cannot be used: {faults}") from None

@@ -1,0 +1,32 @@
+"""Training: make a version. Rows become examples, examples become batches, batches move an adapter."""
+
+from dlm.training.examples import Row, data_hash, read_rows_file, rows_of_document
+from dlm.training.loop import LoopResult, Observer, Plan
+from dlm.training.phases import (
+    Estimate,
+    Preflight,
+    Prepared,
+    add_adapter,
+    estimate,
+    prepare_sft,
+    score_held_out,
+    train_sft,
+)
+
+__all__ = [
+    "Estimate",
+    "LoopResult",
+    "Observer",
+    "Plan",
+    "Preflight",
+    "Prepared",
+    "Row",
+    "add_adapter",
+    "data_hash",
+    "estimate",
+    "prepare_sft",
+    "read_rows_file",
+    "rows_of_document",
+    "score_held_out",
+    "train_sft",
+]

@@ -1,0 +1,133 @@
+"""Checkpoints: all that a run needs to go on as if it had never stopped.
+
+A checkpoint is a folder `step-00000120` with the adapter in PEFT's own format (so that it can become a version as it
+is), the optimiser's tensors, and the counters. Row order, learning rate and dropout are functions of the seed and the
+step, so no random state has to be stored. A folder is complete or absent: it is written under another name, synced,
+and renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from dlm.errors import TrainingError
+
+__all__ = ["Progress", "latest", "load", "save", "save_adapter", "saved_steps"]
+
+_PREFIX = "step-"
+_PARTIAL = ".partial-"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: optimiser steps done, tokens read, seconds spent training."""
+
+    step: int = 0
+    num_tokens: int = 0
+    elapsed_s: float = 0.0
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps with a complete checkpoint, ascending."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        int(entry.name.removeprefix(_PREFIX)) for entry in folder.iterdir() if entry.name.startswith(_PREFIX)
+    )
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    return folder / f"{_PREFIX}{step:08d}"
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest complete checkpoint, or None."""
+    steps = saved_steps(folder)
+    return step_folder(folder, steps[-1]) if steps else None
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write the adapter as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), without a generated card."""
+    model.save_pretrained(str(folder), safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def save(
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress, *, keep_last: int
+) -> Path:
+    """Write a checkpoint atomically, then remove all but the newest `keep_last`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(f"{_PARTIAL}*"):
+        shutil.rmtree(leftover)
+    partial = folder / f"{_PARTIAL}{progress.step}"
+    partial.mkdir()
+    save_adapter(model, partial)
+    save_file(_optimizer_tensors(model, optimizer), str(partial / "optimizer.safetensors"))
+    (partial / "progress.json").write_text(json.dumps(asdict(progress)), encoding="utf-8")
+    for path in (*partial.iterdir(), partial):
+        _sync(path)
+    target = step_folder(folder, progress.step)
+    if target.exists():  # the same step again after a resume has equal content: keep what is safe already
+        shutil.rmtree(partial)
+    else:
+        partial.rename(target)
+        _sync(folder)
+    for step in saved_steps(folder)[:-keep_last]:
+        shutil.rmtree(step_folder(folder, step))
+    return target
+
+
+def load(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
+    """Put a checkpoint's adapter and optimiser state into place; returns where the run stood.
+
+    Raises:
+        TrainingError: the checkpoint does not fit this model.
+    """
+    try:
+        result = set_peft_model_state_dict(model, load_file(str(checkpoint / "adapter_model.safetensors")))
+        tensors = load_file(str(checkpoint / "optimizer.safetensors"))
+        progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+        if result.unexpected_keys:
+            raise KeyError(result.unexpected_keys[0])
+        for name, parameter in _trainable(model):
+            state = {part: tensors[f"{name}:{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {
+                "step": state["step"],
+                **{part: state[part].to(parameter.device) for part in ("exp_avg", "exp_avg_sq")},
+            }
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise TrainingError(
+            f"this checkpoint does not fit the run: {error}",
+            where=str(checkpoint),
+            next_step="start again with --fresh",
+        ) from None
+    return progress
+
+
+def _trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def _optimizer_tensors(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}:{part}": tensor.detach().cpu().clone()
+        for name, parameter in _trainable(model)
+        for part, tensor in optimizer.state[parameter].items()
+    }
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
