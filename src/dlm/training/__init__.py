@@ -1,5 +1,6 @@
 """Training: make a version. Rows become examples, examples become batches, batches move an adapter."""
 
+from dlm.training import checkpoints
 from dlm.training.examples import Row, data_hash, read_rows_file, rows_of_document
 from dlm.training.loop import LoopResult, Observer, Plan
 from dlm.training.phases import (
@@ -22,6 +23,7 @@ __all__ = [
     "Prepared",
     "Row",
     "add_adapter",
+    "checkpoints",
     "data_hash",
     "estimate",
     "prepare_sft",

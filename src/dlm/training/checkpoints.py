@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from dlm.errors import TrainingError
 
-__all__ = ["Progress", "latest", "load", "save", "save_adapter", "saved_steps"]
+__all__ = ["Progress", "discard", "latest", "load", "save", "save_adapter", "saved_steps", "step_of"]
 
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
@@ -43,6 +43,17 @@ def saved_steps(folder: Path) -> list[int]:
     return sorted(
         int(entry.name.removeprefix(_PREFIX)) for entry in folder.iterdir() if entry.name.startswith(_PREFIX)
     )
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step a checkpoint folder's name tells."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def discard(folder: Path) -> None:
+    """Remove every checkpoint of a run."""
+    for step in saved_steps(folder):
+        shutil.rmtree(step_folder(folder, step))
 
 
 def step_folder(folder: Path, step: int) -> Path:

@@ -1,0 +1,55 @@
+"""Probes: questions a document holds out, answered by every version.
+
+An answer is compared with the document's reference as text; the judgement of meaning belongs to graders and people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlm.model import Policy, Settings, sample
+
+__all__ = ["ProbeAnswer", "Question", "answer_all"]
+
+MAX_NEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with the answer its author wrote."""
+
+    prompt: str
+    reference: str
+
+
+@dataclass(frozen=True)
+class ProbeAnswer:
+    """A greedy answer to one question. `exact` compares with the reference, outer white space aside."""
+
+    prompt: str
+    reference: str
+    answer: str
+    exact: bool
+    finish_reason: str
+
+
+def answer_all(
+    policy: Policy, questions: Sequence[Question], *, max_new_tokens: int = MAX_NEW_TOKENS
+) -> list[ProbeAnswer]:
+    """Answer every question under greedy decoding, in order."""
+    if not questions:
+        return []
+    prompts = [policy.chat.prompt_ids(question.prompt) for question in questions]
+    settings = Settings(temperature=0.0, max_new_tokens=max_new_tokens)
+    samples = sample(policy, prompts, settings, seeds=[0] * len(prompts))
+    return [
+        ProbeAnswer(
+            question.prompt,
+            question.reference,
+            answer.text,
+            answer.text.strip() == question.reference.strip(),
+            answer.finish_reason,
+        )
+        for question, answer in zip(questions, samples, strict=True)
+    ]

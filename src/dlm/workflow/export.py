@@ -1,0 +1,132 @@
+"""Export: a version as a folder that stock PEFT and transformers load.
+
+Without `merged` the folder is a PEFT adapter; where the base is the embedded one, which no hub knows, it is laid
+beside the adapter in `base/`. With `merged` the folder is a complete model. Both carry a model card.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlm.bases import BaseSpec, resolve_base
+from dlm.document import load
+from dlm.errors import UsageError
+from dlm.model import load_policy
+from dlm.store import Home, Run, Version
+from dlm.workflow.prompt import pick_version
+
+__all__ = ["ExportReport", "export"]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written where, and the lines of Python that load it."""
+
+    folder: Path
+    version: str
+    merged: bool
+    files: tuple[str, ...]
+    usage: str
+
+
+def export(document_path: Path, target: Path, *, wanted: str | None = None, merged: bool = False) -> ExportReport:
+    """Write a version to `target`, which must not exist or be empty.
+
+    Raises:
+        UsageError: the folder is in use, or there is no version to export.
+    """
+    document = load(document_path)
+    store = Home.open().find(document.header.dlm_id)
+    version = pick_version(store, wanted).value
+    if version is None or store is None:
+        raise UsageError("no version to export: this document has not been trained", next_step=f"dlm train {document_path}")
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError("the target folder is not empty", where=str(target), next_step="name a new folder")
+    with store:
+        run = store.runs.get(version.run_id)
+    spec = resolve_base(version.base, document_path.parent)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dlm-export-") as scratch:
+        folder = Path(scratch) / "out"
+        folder.mkdir()
+        usage = _write_merged(folder, spec, version) if merged else _write_adapter(folder, spec, version)
+        (folder / "README.md").write_text(_card(document_path.stem, spec, version, run, usage, merged), encoding="utf-8")
+        if target.exists():
+            target.rmdir()
+        folder.rename(target)
+    files = tuple(sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()))
+    return ExportReport(target, version.name, merged, files, usage.replace("FOLDER", str(target)))
+
+
+def _write_adapter(folder: Path, spec: BaseSpec, version: Version) -> str:
+    for name in ("adapter_model.safetensors", "version.json"):
+        shutil.copyfile(version.folder / name, folder / name)
+    config = json.loads((version.folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = spec.location
+    if spec.kind == "embedded":
+        shutil.copytree(spec.location, folder / "base", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+        base = "base"
+    config["base_model_name_or_path"] = base
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+    source = '"FOLDER/base"' if spec.kind == "embedded" else json.dumps(base)
+    return (
+        "from peft import PeftModel\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({source})\n"
+        f'model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({source}), "FOLDER")'
+    )
+
+
+def _write_merged(folder: Path, spec: BaseSpec, version: Version) -> str:
+    policy = load_policy(spec, version.folder, device="cpu", precision="fp32")
+    policy.model.merge_and_unload().save_pretrained(str(folder))
+    policy.tokenizer.save_pretrained(str(folder))
+    shutil.copyfile(version.folder / "version.json", folder / "version.json")
+    return (
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
+        'model = AutoModelForCausalLM.from_pretrained("FOLDER")'
+    )
+
+
+def _card(name: str, spec: BaseSpec, version: Version, run: Run, usage: str, merged: bool) -> str:
+    kind = "A complete model: base and adapter merged, in fp32." if merged else "A PEFT adapter."
+    recipe = "\n".join(f"| {knob} | {value} |" for knob, value in sorted(run.recipe.items()) if value is not None)
+    code = usage.replace("FOLDER", ".")
+    return f"""---
+library_name: {"transformers" if merged else "peft"}
+base_model: {spec.name}
+tags: [dlm]
+---
+# {name} {version.name}
+
+{kind} Trained with dlm from the document `{name}`.
+
+| | |
+|---|---|
+| base | {spec.name} (fingerprint {version.base_fingerprint[:16]}) |
+| phase | {version.phase}, run {version.run_id}, step {version.step} |
+| parent | {version.parent or "none: a fresh adapter on the base"} |
+| data | sha256 {version.data_hash} |
+| made | {version.created_at} |
+
+## Load it
+
+In this folder:
+
+```python
+{code}
+```
+
+Questions go through the tokenizer's chat template (`tokenizer.apply_chat_template`).
+
+## Recipe
+
+| knob | value |
+|---|---|
+{recipe}
+"""
