@@ -1,0 +1,72 @@
+# Two commands on a fresh machine: `make demo` and `make test`. `make help` lists the rest.
+#
+# torch comes from pip's default index, which on Linux is the CUDA build. DLM_TORCH_INDEX names another index for it
+# (for example one with CPU builds, gigabytes smaller), TORCH another version.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH ?= torch==2.13.0
+TORCH_INDEX := $(if $(DLM_TORCH_INDEX),--index-url $(DLM_TORCH_INDEX),)
+CONSTRAINTS := constraints.txt
+
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: help demo test quick slow lint bench pocket docs install install-dev clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dlm needs Python 3.11 or newer; found " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone, so that nothing else chooses its build.
+$(VENV)/.torch: | $(VENV)/bin/python
+	$(BIN)/pip install --quiet $(TORCH_INDEX) $(TORCH)
+	@touch $@
+
+$(VENV)/.train: pyproject.toml $(CONSTRAINTS) $(VENV)/.torch
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[train]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(CONSTRAINTS) $(VENV)/.train
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[train,dev]'
+	@touch $@
+
+install: $(VENV)/.train  ## create .venv with dlm in it
+install-dev: $(VENV)/.dev  ## ... and with what tests need
+
+demo: install  ## train the example document and ask it before and after
+	$(BIN)/dlm demo
+
+test: install-dev lint  ## everything that CI runs (≤ 15 minutes)
+	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m 'not slow and not gpu'
+
+quick: install-dev  ## while working (≤ 90 seconds): no subprocess that loads torch
+	DLM_TEST_EXAMPLES=100 $(BIN)/pytest -m 'not slow and not gpu and not process' -x
+
+slow: install-dev  ## by hand before a release; its log is committed under bench/results
+	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m slow -v 2>&1 | tee bench/results/slow.log
+
+lint: install-dev  ## format, lint, types, floors
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install-dev  ## benchmarks; results land in bench/results
+	$(BIN)/python bench/startup.py
+	$(BIN)/python bench/document.py
+	$(BIN)/python bench/store.py
+
+pocket: install-dev  ## make the embedded base anew (≤ 90 minutes on two cores), then measure it
+	$(BIN)/python tools/pocket/train.py
+	$(BIN)/python tools/pocket/measure.py
+
+docs: install-dev  ## regenerate the command-line reference
+	$(BIN)/python tools/docs/cli_reference.py
+
+clean:  ## remove the environment and caches; stores and documents stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
