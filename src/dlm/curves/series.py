@@ -6,6 +6,7 @@ N: number of points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -69,7 +70,10 @@ class Series:
     def __len__(self) -> int:
         return len(self.steps)
 
-    @classmethod
-    def empty(cls, name: str) -> Series:
-        """A series without points."""
-        return cls(name, unit_of(name), np.empty(0, np.int64), np.empty(0), np.empty(0))
+    def tail_mean(self, share: float) -> float:
+        """The mean of the last `share` (0 to 1) of the points, at least one: the curve's end without its jitter.
+
+        NaN for a series without points, or when one of those points is NaN.
+        """
+        count = max(1, math.ceil(share * len(self)))
+        return float(np.mean(self.values[-count:])) if len(self) else math.nan

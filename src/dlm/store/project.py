@@ -11,11 +11,11 @@ from types import TracebackType
 
 from dlm.errors import CopiedDocumentError, StoreError
 from dlm.store.database import Database, utc_now
-from dlm.store.files import disk_faults, remove
+from dlm.store.files import disk_faults
 from dlm.store.layout import StoreLayout, create_home, home_exists, home_root
 from dlm.store.lock import Holder, StoreLock, holder
 from dlm.store.metrics import Metrics
-from dlm.store.runs import Run, Runs
+from dlm.store.runs import Runs
 from dlm.store.upkeep import PruneReport, Recovery, prune, recover
 from dlm.store.versions import Versions
 
@@ -130,21 +130,6 @@ class Store:
         with disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
-
-    def discard(self, run_id: int) -> Run:
-        """Give up a run that could have been resumed: it becomes `failed` and its checkpoints are removed.
-
-        Raises:
-            MissingRecordError: no such run.
-            StoreError: the run is not interrupted or stopped.
-        """
-        self._require_lock("discard a run")
-        run = self.runs.finish(run_id, "failed", "discarded")
-        folder = self._layout.run_checkpoints(run_id)
-        with disk_faults(folder):
-            if folder.exists():
-                remove(folder, self._layout.staging)
-        return run
 
     def prune(
         self, keep_last: int = 1, *, versions: Sequence[str] = (), dry_run: bool = False

@@ -127,7 +127,7 @@ def prune(
             PrunedItem("checkpoint", path, folder_bytes(path))
             for path in _old_checkpoints(layout, runs, keep_last)
         ]
-        items += [PrunedItem("leftover", path, folder_bytes(path)) for path in _entries(layout.staging)]
+        items += [PrunedItem("leftover", path, folder_bytes(path)) for path in _leftovers(layout, runs)]
         items += [
             PrunedItem("version", v.folder, folder_bytes(v.folder)) for v in doomed if v.folder.exists()
         ]
@@ -158,6 +158,16 @@ def _old_checkpoints(layout: StoreLayout, runs: Runs, keep_last: int) -> Iterato
         )
         keep = max(keep_last, 1) if run.resumable else keep_last
         yield from (path for _, path in by_age[: max(0, len(by_age) - keep)])
+
+
+def _leftovers(layout: StoreLayout, runs: Runs) -> Iterator[Path]:
+    """What was being made or deleted when a process died: the staging folder, half-written checkpoints."""
+    yield from _entries(layout.staging)
+    for run in runs.list():
+        if run.status != "running":
+            yield from (
+                path for path in _entries(layout.run_checkpoints(run.id)) if path.name.startswith(".")
+            )
 
 
 def _entries(folder: Path) -> list[Path]:
