@@ -1,0 +1,315 @@
+r"""The lines of a document's body: which of them mean something, and how foreign text is kept from meaning it.
+
+A line ends at `\n` or `\r\n`; nothing else ends a line (a lone `\r`, `\x0b`, `\u2028` are ordinary characters).
+Four kinds of line mean something outside fenced code: section fences (`::instruction::`), section headings
+(`### Q`), near misses of both, and code-fence openers. `scan` finds them all in one pass, in linear time.
+
+Escaping, so that any text is safe inside a section and comes back exactly:
+
+1. Outside code blocks, one backslash goes before a line that is, after any leading backslashes, a fence, a
+   heading, a near miss of either, or a code-fence opener; an opener without leading backslashes only when its
+   block is never closed within the text. Reading takes one away. Balanced code blocks stay as they are.
+2. Blank lines around a text are layout and are dropped on reading, so a text's own first or last line gets a
+   backslash when it is, after any leading backslashes, blank (empty, or spaces and tabs). Reading takes one away
+   from the first and the last line of a text.
+3. A line that ends in `\r` followed by any backslashes gets one more backslash, since `\r\n` would be read as a
+   line end. Reading takes one away. (This rule holds inside code blocks too.)
+
+Rule 1 is the reference's. Rules 2 and 3 extend it for exactness; neither touches text that people write: only a
+lone backslash on the edge line of a text, or one after a carriage return, reads differently from what it looks.
+So texts of spaces and line ends round-trip too. Only the empty text has no form: the writer refuses it and the
+parser calls it empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from dlm.errors import TextError
+from dlm.recipe import nearest
+
+__all__ = [
+    "KINDS",
+    "ROLES",
+    "Fence",
+    "Mark",
+    "SectionKind",
+    "decode_text",
+    "encode_text",
+    "refuse_unwritable",
+    "scan",
+    "strip_blank_edges",
+]
+
+SectionKind = Literal["prose", "instruction", "preference"]
+MarkKind = Literal["fence", "near-fence", "heading", "near-heading", "unclosed", "escaped", "code"]
+
+KINDS: Final[tuple[SectionKind, ...]] = ("prose", "instruction", "preference")
+
+ROLES: Final[dict[SectionKind, tuple[str, ...]]] = {
+    "prose": (),
+    "instruction": ("Q", "A"),
+    "preference": ("Prompt", "Chosen", "Rejected"),
+}
+"""The headings of each kind of section, in the order in which they repeat."""
+
+HEADINGS: Final[dict[str, str]] = {
+    "### Q": "Q",
+    "### Q !probe": "Q !probe",
+    "### A": "A",
+    "### Prompt": "Prompt",
+    "### Chosen": "Chosen",
+    "### Rejected": "Rejected",
+}
+
+# Whitespace and invisible characters but the line feed: what can hide at the edges of a line that looks like a fence.
+_INVISIBLE: Final = (
+    " \t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\xad\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2066\u2067\u2068\u2069\u3000\ufeff"
+)
+_CANDIDATE: Final = re.compile(
+    rf"^(?P<escape>\\*)(?P<lead>[{_INVISIBLE}]*)(?P<sign>:|###|```|~~~)", re.MULTILINE
+)
+_CODE: Final = re.compile(
+    r" {0,3}(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<rest>.*))", re.DOTALL
+)
+_FENCE: Final = re.compile(r"::([a-z]+)(?:#([a-z][a-z0-9_]{0,31}))?::")
+_FENCE_FORM: Final = re.compile(r"::[A-Za-z0-9_#-]+::")
+_NEAR_WORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,39})[ \t]*(#.*)?", re.DOTALL)
+_ADAPTER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+_NEAR_HEADING: Final = re.compile(r"###\s*(q|a|prompt|chosen|rejected)\s*(!\s*probe)?\s*[:.]?", re.IGNORECASE)
+_CR_LINE: Final = re.compile(r"\r\\*$", re.MULTILINE)
+_CR_ESCAPED_LINE: Final = re.compile(r"(\r\\*)\\$", re.MULTILINE)
+_UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
+_MEDIA: Final = ("::image", "::audio")
+
+
+class Fence(NamedTuple):
+    """What a fence line says; `fix` is the corrected line of a near miss, "" for an exact fence."""
+
+    kind: SectionKind | None
+    adapter: str | None
+    fix: str = ""
+
+
+class Heading(NamedTuple):
+    """What a heading line says; `fix` is the corrected line of a near miss, "" for an exact heading."""
+
+    role: str
+    probe: bool
+    fix: str = ""
+
+
+class Mark(NamedTuple):
+    """One line that means something. Offsets count characters of the scanned text."""
+
+    kind: MarkKind
+    start: int  # of the line
+    end: int  # of the line's content, its line end left out
+    next: int  # start of the following line
+    line: int  # counted from the number given to `scan`
+    fence: Fence | None = None
+    heading: Heading | None = None
+
+
+@dataclass(slots=True)
+class _Hit:
+    """A candidate line while code blocks are not settled yet."""
+
+    mark: Mark
+    opener: int = 0  # length of the run of ticks or tildes, 0 when the line opens nothing
+    closer: int = 0  # the same, 0 when the line closes nothing
+    sign: str = ""
+
+
+def read_fence(content: str) -> Fence | None:
+    """Read a line as a section fence or as a near miss of one; None for any other line."""
+    exact = _FENCE.fullmatch(content)
+    if exact and exact[1] in KINDS:
+        return Fence(exact[1], exact[2])
+    core = content.strip(_INVISIBLE)
+    if core.startswith(_MEDIA) and core.endswith("::") and len(core) > 9:
+        return Fence(None, None, "\\" + content)
+    if len(core) > 200:
+        return None
+    inner = core.strip(":")
+    left = len(core) - len(core.lstrip(":"))
+    colons = len(core) - len(inner)
+    word = _NEAR_WORD.fullmatch(inner.strip(_INVISIBLE))
+    name = word[1].lower() if word else ""
+    kind: SectionKind | None = next((known for known in KINDS if known == name), None)
+    if kind is None and word:
+        close = nearest(name, KINDS)
+        kind = next((known for known in KINDS if known == close and abs(len(name) - len(known)) <= 3), None)
+        if not (left >= 2 and colons - left >= 2):
+            kind = None
+    if kind is None or colons < 2:
+        return Fence(None, None, "\\" + content) if _FENCE_FORM.fullmatch(core) else None
+    adapter = re.sub(
+        r"[^a-z0-9_]+", "_", ((word[2] if word else "") or "")[1:].strip(_INVISIBLE).lower()
+    ).strip("_")
+    if not _ADAPTER.fullmatch(adapter):
+        return Fence(kind, None, f"::{kind}::")
+    return Fence(kind, adapter, f"::{kind}#{adapter}::")
+
+
+def read_heading(content: str) -> Heading | None:
+    """Read a line as a section heading or as a near miss of one; spaces and tabs around a heading are allowed."""
+    role = HEADINGS.get(content.strip(" \t"))
+    if role is not None:
+        return Heading("Q", True) if role == "Q !probe" else Heading(role, False)
+    core = content.strip(_INVISIBLE)
+    near = _NEAR_HEADING.fullmatch(core) if len(core) <= 60 else None
+    if near is None:
+        return None
+    role = near[1].capitalize()
+    probe = near[2] is not None and role == "Q"
+    return Heading(role, probe, f"### {role} !probe" if probe else f"### {role}")
+
+
+def _read_line(text: str, match: re.Match[str], line: int) -> _Hit | None:
+    """Classify one candidate line; None when it is ordinary text after all."""
+    start = match.start()
+    feed = text.find("\n", match.end())
+    end, after = (len(text), len(text)) if feed < 0 else (feed, feed + 1)
+    if feed > 0 and text[feed - 1] == "\r":
+        end = feed - 1
+    content = text[match.start("lead") : end]
+    escaped = match.end("escape") > start
+    sign = match["sign"][0]
+    if sign == ":":
+        fence = read_fence(content)
+        if fence is None:
+            return None
+        kind: MarkKind = "escaped" if escaped else "near-fence" if fence.fix else "fence"
+        return _Hit(Mark(kind, start, end, after, line, fence=fence))
+    if sign == "#":
+        heading = read_heading(content)
+        if heading is None:
+            return None
+        kind = "escaped" if escaped else "near-heading" if heading.fix else "heading"
+        return _Hit(Mark(kind, start, end, after, line, heading=heading))
+    code = _CODE.fullmatch(content)
+    if code is None:
+        return None
+    if escaped:
+        return _Hit(Mark("escaped", start, end, after, line))
+    run = code["ticks"] or code["tildes"]
+    tail = code["info"] if code["ticks"] else code["rest"]
+    closes = len(run) if not tail.strip(" \t") else 0
+    return _Hit(Mark("unclosed", start, end, after, line), len(run), closes, sign)
+
+
+def scan(text: str, start: int = 0, line: int = 1) -> list[Mark]:
+    """Every line that means something from offset `start` (a line's start, with number `line`) to the end.
+
+    Lines inside balanced fenced code are left out. A balanced block shows as one mark of kind "code" (its opener,
+    with `next` after its closing line); an opener that is never closed as "unclosed", and what follows it is read
+    as if that line were text, so that one slip does not hide the rest.
+    """
+    hits: list[_Hit] = []
+    counted, number = start, line
+    for match in _CANDIDATE.finditer(text, start):
+        number += text.count("\n", counted, match.start())
+        counted = match.start()
+        hit = _read_line(text, match, number)
+        if hit is not None:
+            hits.append(hit)
+    # longest[i][sign]: the longest closing run at hit i or later, so that no opener searches in vain: linear time.
+    longest: list[dict[str, int]] = [{"`": 0, "~": 0} for _ in range(len(hits) + 1)]
+    for index in range(len(hits) - 1, -1, -1):
+        longest[index] = longest[index + 1]
+        hit = hits[index]
+        if hit.closer > longest[index + 1].get(hit.sign, 0):
+            longest[index] = {**longest[index + 1], hit.sign: hit.closer}
+    marks: list[Mark] = []
+    index = 0
+    while index < len(hits):
+        hit = hits[index]
+        index += 1
+        if hit.opener and longest[index][hit.sign] >= hit.opener:
+            while not (hits[index].sign == hit.sign and hits[index].closer >= hit.opener):
+                index += 1
+            marks.append(hit.mark._replace(kind="code", next=hits[index].mark.next))
+            index += 1
+        else:
+            marks.append(hit.mark)
+    return marks
+
+
+def refuse_unwritable(text: str, what: str) -> None:
+    """Raise TextError when `text` (named `what` in the message) is empty or cannot stand in a UTF-8 text file."""
+    if not text:
+        raise TextError(f"{what} is empty", expected="at least one character")
+    bad = _UNWRITABLE.search(text)
+    if bad:
+        name = "a NUL" if bad[0] == "\x00" else f"a lone surrogate (U+{ord(bad[0]):04X})"
+        raise TextError(f"{what} has {name} at character {bad.start() + 1}; no UTF-8 text file can hold it")
+
+
+def encode_text(text: str) -> str:
+    r"""The lines that stand for `text` inside a section, joined by `\n`, without a final line end.
+
+    Raises:
+        TextError: `text` is empty, or has a NUL or a lone surrogate.
+    """
+    refuse_unwritable(text, "the text")
+    if "\r" in text:
+        text = _CR_LINE.sub(lambda match: match[0] + "\\", text)
+    pieces: list[str] = []
+    done = 0
+    for mark in scan(text):
+        if mark.kind != "code":
+            pieces += (text[done : mark.start], "\\")
+            done = mark.start
+    text = "".join(pieces) + text[done:]
+    feed = text.rfind("\n")
+    if feed >= 0 and _is_edge(text[feed + 1 :]):
+        text = f"{text[: feed + 1]}\\{text[feed + 1 :]}"
+    feed = text.find("\n")
+    if _is_edge(text[:feed] if feed >= 0 else text):
+        text = "\\" + text
+    return text
+
+
+def decode_text(text: str, start: int, end: int, escapes: Sequence[int]) -> str:
+    """The text that the lines `text[start:end]` of a document stand for.
+
+    Args:
+        escapes: offsets in `text`, ascending and within the range, of the lines that `scan` calls escaped.
+    """
+    if escapes:
+        bounds = [start, *(offset + 1 for offset in escapes)]
+        pieces = [text[a:b] for a, b in zip(bounds, [*escapes, end], strict=True)]
+        raw = "".join(pieces)
+    else:
+        raw = text[start:end]
+    raw = strip_blank_edges(raw.replace("\r\n", "\n"))
+    feed = raw.rfind("\n")
+    if feed >= 0 and raw.startswith("\\", feed + 1) and _is_edge(raw[feed + 1 :]):
+        raw = raw[: feed + 1] + raw[feed + 2 :]
+    feed = raw.find("\n")
+    if raw.startswith("\\") and _is_edge(raw[:feed] if feed >= 0 else raw):
+        raw = raw[1:]
+    if "\r" in raw:
+        raw = _CR_ESCAPED_LINE.sub(r"\1", raw)
+    return raw
+
+
+def strip_blank_edges(text: str) -> str:
+    r"""`text` without its leading and trailing lines of spaces and tabs; line ends are `\n`."""
+    core_end = len(text.rstrip(" \t\n"))
+    if core_end == 0:
+        return ""
+    feed = text.find("\n", core_end)
+    last = len(text) if feed < 0 else feed
+    core_start = len(text) - len(text.lstrip(" \t\n"))
+    return text[text.rfind("\n", 0, core_start) + 1 : last]
+
+
+def _is_edge(line: str) -> bool:
+    """Whether a line is blank after any leading backslashes."""
+    return not line.lstrip("\\").strip(" \t")
