@@ -6,6 +6,7 @@ version, training moves the adapter, evaluation answers the probes. The caller w
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -147,10 +148,8 @@ def _say_what_is_left_out(document: Document, view: TrainView) -> None:
 
 def _settle_interrupted(store: Store, options: TrainOptions, view: TrainView) -> Run | None:
     """The run that `--resume` continues, after `--fresh` has discarded or a note has mentioned it."""
-    newest = next(
-        iter(sorted((run for run in store.runs.list() if run.kind == "sft"), key=lambda run: -run.id)), None
-    )
-    unfinished = newest if newest is not None and newest.status in ("interrupted", "stopped") else None
+    newest = store.runs.latest("sft")
+    unfinished = newest if newest is not None and newest.resumable else None
     if options.resume:
         if unfinished is None:
             raise UsageError("no interrupted run to resume", next_step="dlm train DOC starts a new one")
@@ -196,7 +195,9 @@ class _Job:
         if resumed is not None and resumed.base_fingerprint != policy.fingerprint:
             raise self._changed("the base's files", resumed)
         model = add_adapter(policy, recipe)
-        prepared = prepare_sft(self.rows, policy, model, recipe, resumed.layout if resumed else None)
+        prepared = prepare_sft(
+            self.rows, policy, model, recipe, json.loads(resumed.layout) if resumed else None
+        )
         measured = estimate(prepared, model)
         run = self._start(policy, recipe, prepared) if resumed is None else self.store.runs.resume(resumed.id)
         with self._recorded(run):
@@ -229,7 +230,7 @@ class _Job:
                 base_fingerprint=policy.fingerprint,
                 libraries=_library_versions(),
                 threads=torch.get_num_threads(),
-                layout=prepared.layout,
+                layout=json.dumps(prepared.layout),
                 seed=recipe.seed,
                 document_sha256=self.document.sha256,
                 planned_steps=prepared.plan.total_steps,
