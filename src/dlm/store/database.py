@@ -258,6 +258,8 @@ def _explained(path: Path) -> Iterator[None]:
         if known is None:
             raise
         raise known from error
+    except UnicodeDecodeError as error:  # from text of a damaged page, or SQLite's own message about it
+        raise damaged(path, "text that is not UTF-8") from error
 
 
 def _explain(error: sqlite3.Error, path: Path) -> StoreError | None:

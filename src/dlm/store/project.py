@@ -144,7 +144,7 @@ class Store:
         """
         if keep_last < 0:
             raise ValueError("keep_last counts checkpoints: 0 or more")
-        with self.lock("dlm prune"):
+        with self.lock("dlm prune") as recovery:
             return prune(
                 self._database,
                 self._layout,
@@ -153,6 +153,7 @@ class Store:
                 keep_last=keep_last,
                 unwanted=versions,
                 dry_run=dry_run,
+                recovered=recovery.removed,
             )
 
     def attach(self, document: Path) -> str:

@@ -25,20 +25,20 @@ _CHECKPOINT = re.compile(r"[a-z]+-?([0-9]+)")
 
 
 @dataclass(frozen=True)
-class Recovery:
-    """What taking the lock mended: runs whose process had died, and half-made things that were removed."""
-
-    interrupted: tuple[Run, ...] = ()
-    removed: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
 class PrunedItem:
     """One thing that prune removed (or would): `kind` is checkpoint, leftover, version or database; size in bytes."""
 
     kind: str
     path: Path
     bytes: int
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What taking the lock mended: runs whose process had died, and half-made things that were removed."""
+
+    interrupted: tuple[Run, ...] = ()
+    removed: tuple[PrunedItem, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,10 @@ def recover(
         metrics.compact(run.id)
     with disk_faults(layout.folder):
         half_made = [*_entries(layout.staging), *_unpublished(database, layout, versions)]
+        removed = tuple(PrunedItem("leftover", path, folder_bytes(path)) for path in half_made)
         for path in half_made:
             remove(path, layout.staging)
-    return Recovery(interrupted, tuple(half_made))
+    return Recovery(interrupted, removed)
 
 
 def _unpublished(database: Database, layout: StoreLayout, versions: Versions) -> Iterator[Path]:
@@ -102,8 +103,11 @@ def prune(
     keep_last: int,
     unwanted: Sequence[str],
     dry_run: bool,
+    recovered: Sequence[PrunedItem] = (),
 ) -> PruneReport:
     """Free space: old checkpoints, leftovers, versions named in `unwanted`, free pages of the database.
+
+    `recovered` is what taking the lock removed already; the report counts it.
 
     Raises:
         UsageError: an unwanted version is the current one or an ancestor of it; nothing was removed then.
@@ -144,7 +148,7 @@ def prune(
         items.append(PrunedItem("database", layout.database, free))
         if not dry_run:
             database.vacuum()
-    return PruneReport(tuple(items), dry_run)
+    return PruneReport((*recovered, *items), dry_run)
 
 
 def _old_checkpoints(layout: StoreLayout, runs: Runs, keep_last: int) -> Iterator[Path]:
@@ -161,8 +165,7 @@ def _old_checkpoints(layout: StoreLayout, runs: Runs, keep_last: int) -> Iterato
 
 
 def _leftovers(layout: StoreLayout, runs: Runs) -> Iterator[Path]:
-    """What was being made or deleted when a process died: the staging folder, half-written checkpoints."""
-    yield from _entries(layout.staging)
+    """Checkpoints that were being written when their process died. (What it left in staging went with the lock.)"""
     for run in runs.list():
         if run.status != "running":
             yield from (
