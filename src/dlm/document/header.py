@@ -100,7 +100,7 @@ class Preference(BaseModel):
     reference: Literal["pre_adapter", "base"] = Field(
         "pre_adapter", description="DPO's reference: the version before this phase, or the base"
     )
-    hyperparams: PreferenceSettings = PreferenceSettings()
+    hyperparams: PreferenceSettings = Field(default_factory=lambda: PreferenceSettings.model_validate({}))
 
 
 class Training(Recipe):
@@ -112,7 +112,7 @@ class Training(Recipe):
     adapters: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")], AdapterSettings] | None = Field(
         None, description="named adapters: {name: settings}"
     )
-    preference: Preference = Preference()
+    preference: Preference = Field(default_factory=lambda: Preference.model_validate({}))
 
     @field_validator("micro_batch_size", "grad_accum")
     @classmethod
@@ -175,8 +175,8 @@ class Header(BaseModel):
     system_prompt: str | None = Field(
         None, description="put before every conversation, in training and in use"
     )
-    training: Training = Training()
-    export: Export = Export()
+    training: Training = Field(default_factory=lambda: Training.model_validate({}))
+    export: Export = Field(default_factory=Export)
     judge: str | None = Field(None, min_length=1, description="default judge of `dlm preference mine`")
     evals: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")], Evaluation] = Field(
         default={}, description="evaluation suites: {name: settings}"

@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from dlm.document.grammar import KINDS, ROLES, Mark, SectionKind, decode_text, scan, strip_blank_edges
+from dlm.document.grammar import (
+    KINDS,
+    ROLES,
+    Fence,
+    Heading,
+    Mark,
+    SectionKind,
+    decode_text,
+    scan,
+    strip_blank_edges,
+)
 from dlm.document.header import read_header
 from dlm.document.provenance import Provenance, looks_like_provenance, read_provenance
 from dlm.document.sections import Document, Question, Section, Triple, section_id
@@ -61,11 +71,10 @@ def parse(data: bytes | str, path: Path | None = None) -> Document:
     reading = _Reading(data, path)
     if not reading.problems:
         return reading.document()
-    headerless = any(problem.code == "no-header" for problem in reading.problems)
     raise DocumentError(
         reading.problems,
         str(path) if path else "<text>",
-        next_step=f"dlm init --adopt {path or 'FILE'}" if headerless else "",
+        next_step=f"dlm init --adopt {path or 'FILE'}" if reading.headerless else "",
     )
 
 
@@ -79,6 +88,24 @@ def parse_body(text: str) -> tuple[Section, ...]:
     if body.problems:
         raise DocumentError(body.problems)
     return tuple(body.sections)
+
+
+def check_headerless(data: bytes, path: Path) -> tuple[str, str]:
+    """Make sure that `data` needs nothing but a header to be a document; its hash and its line end.
+
+    Raises:
+        UsageError: it has a header already.
+        DocumentError: with the problems of its text, at their lines without a header.
+    """
+    reading = _Reading(data, path)
+    if not reading.headerless:
+        raise UsageError(f"{path} has a header already", next_step=f"dlm check {path}")
+    problems = [problem for problem in reading.problems if problem.code != "no-header"]
+    if problems:
+        raise DocumentError(
+            problems, str(path), next_step=f"mend the lines above, then: dlm init --adopt {path}"
+        )
+    return reading.sha256, reading.newline
 
 
 def read_bytes(path: Path) -> bytes:
@@ -117,10 +144,11 @@ class _Reading:
             text, "is not UTF-8" if isinstance(data, bytes) else "is a lone surrogate"
         )
         header_start, header_end, self.body_start = self._find_header(clean)
+        self.headerless = header_start == 0
         first_feed = clean.find("\n")
         self.newline = "\r\n" if first_feed > 0 and clean[first_feed - 1] == "\r" else "\n"
         reading = read_header(clean[header_start:header_end], 1 + clean.count("\n", 0, header_start))
-        if header_start:
+        if not self.headerless:
             self.problems += reading.problems
         self.warnings += reading.warnings
         self.header, self.places = reading.header, reading.places
@@ -223,7 +251,7 @@ class _Open:
     content: int  # where its content starts
     line: int
     provenance: Provenance | None = None
-    headings: list[Mark] = field(default_factory=list)
+    headings: list[tuple[Mark, Heading]] = field(default_factory=list)
 
 
 class _Body:
@@ -247,7 +275,7 @@ class _Body:
                 self._report_unclosed(mark)
             elif mark.fence and mark.kind != "escaped":
                 self._close(current, mark.start)
-                current = self._open(mark)
+                current = self._open(mark, mark.fence)
             elif (
                 mark.heading
                 and mark.kind != "escaped"
@@ -256,7 +284,7 @@ class _Body:
             ):
                 if mark.kind == "near-heading":
                     self._near(mark, mark.heading.fix, "near-heading", "this is nearly a heading")
-                current.headings.append(mark)
+                current.headings.append((mark, mark.heading))
         self._close(current, len(text))
         self._warn_of_leaks()
 
@@ -286,10 +314,8 @@ class _Body:
         fix = "\\" + self.text[mark.start : mark.end]
         self.problems.append(Problem(mark.line, column, "unclosed-code", message, fix))
 
-    def _open(self, mark: Mark) -> _Open:
+    def _open(self, mark: Mark, fence: Fence) -> _Open:
         """Begin the section of a fence line, with the provenance on the line after it."""
-        fence = mark.fence
-        assert fence is not None  # noqa: S101  # the caller saw it
         if fence.kind is None:
             content = self.text[mark.start : mark.end]
             if content.strip().startswith(("::image", "::audio")):
@@ -342,15 +368,11 @@ class _Body:
                     Problem(section.line, 1, "empty-section", f"this ::{kind}:: section is empty")
                 )
                 return
-            for group in self._groups(section, kind, end):
-                texts = [text for _, text in group]
-                head = group[0][0]
+            for line, probe, texts in self._groups(section, kind, end):
                 if kind == "instruction":
-                    questions.append(
-                        Question(texts[0], texts[1], bool(head.heading and head.heading.probe), head.line)
-                    )
+                    questions.append(Question(texts[0], texts[1], probe, line))
                 else:
-                    triples.append(Triple(texts[0], texts[1], texts[2], head.line))
+                    triples.append(Triple(texts[0], texts[1], texts[2], line))
         self.sections.append(
             Section(
                 index=len(self.sections),
@@ -367,49 +389,46 @@ class _Body:
             )
         )
 
-    def _groups(self, section: _Open, kind: SectionKind, end: int) -> list[list[tuple[Mark, str]]]:
-        """The complete groups of heading and text (Q, A or Prompt, Chosen, Rejected); what breaks them is reported."""
+    def _groups(self, section: _Open, kind: SectionKind, end: int) -> list[tuple[int, bool, list[str]]]:
+        """The complete groups (Q and A, or Prompt, Chosen and Rejected): line, whether a probe, texts.
+
+        What breaks a group is reported once; reading goes on with the heading that was found.
+        """
         roles = ROLES[kind]
         headings = section.headings
-        self._report_stray_text(section, roles, headings[0].start if headings else end)
-        groups: list[list[tuple[Mark, str]]] = []
-        group: list[tuple[Mark, str]] = []
-        expected, sound = 0, True
-        before: Mark | None = None
-        for mark, following in zip(headings, [*headings[1:], None], strict=True):
-            assert mark.heading is not None  # noqa: S101  # only headings are in the list
-            role = mark.heading.role
-            place = roles.index(role)
-            if place == 0 and expected and before:
-                self._report_missing(before, roles[expected])
-            elif place != expected and place:
-                wanted = f"### {roles[expected]}"
+        self._report_stray_text(section, roles, headings[0][0].start if headings else end)
+        groups: list[tuple[int, bool, list[str]]] = []
+        texts: list[str] = []
+        line, probe, sound = 0, False, True
+        expected = 0  # the role that comes next
+        for index, (mark, heading) in enumerate(headings):
+            place = roles.index(heading.role)
+            if place == 0:
+                if expected:
+                    self._report_missing(*headings[index - 1], roles[expected])
+                line, probe, sound, texts = mark.line, heading.probe, True, []
+            elif place != expected:
+                message = f"### {heading.role} stands where ### {roles[expected]} belongs"
+                self.problems.append(Problem(mark.line, 1, "misplaced-heading", message))
+                sound, texts = False, []
+            text = self._decode(mark.next, headings[index + 1][0].start if index + 1 < len(headings) else end)
+            if not text:
                 self.problems.append(
-                    Problem(mark.line, 1, "misplaced-heading", f"### {role} stands where {wanted} belongs")
+                    Problem(mark.line, 1, "empty-text", f"### {heading.role} has no text below it")
                 )
                 sound = False
-            text = self._decode(mark.next, following.start if following else end)
-            if not text:
-                self.problems.append(Problem(mark.line, 1, "empty-text", f"### {role} has no text below it"))
-                sound = False
-            if place == 0:
-                group, sound = [], bool(text)
-            if place >= expected or place == 0:
+            texts.append(text)
+            if place == 0 or place >= expected:
                 expected = (place + 1) % len(roles)
-            before = mark
-            group.append((mark, text))
-            if expected == 0 and sound and len(group) == len(roles):
-                groups.append(group)
-            if expected == 0:
-                group, sound = [], True
-        if expected and headings:
-            self._report_missing(headings[-1], roles[expected])
+            if expected == 0 and sound:
+                groups.append((line, probe, texts))
+        if expected:
+            self._report_missing(*headings[-1], roles[expected])
         return groups
 
-    def _report_missing(self, mark: Mark, role: str) -> None:
-        name = mark.heading.role if mark.heading else ""
+    def _report_missing(self, mark: Mark, heading: Heading, role: str) -> None:
         self.problems.append(
-            Problem(mark.line, 1, "missing-heading", f"### {name} is not followed by ### {role}")
+            Problem(mark.line, 1, "missing-heading", f"### {heading.role} is not followed by ### {role}")
         )
 
     def _report_stray_text(self, section: _Open, roles: tuple[str, ...], end: int) -> None:

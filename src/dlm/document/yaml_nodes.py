@@ -4,8 +4,8 @@ Built from parser events rather than with `yaml.load`: events come without recur
 schema decides what is a number), anchors are followed but counted, so that neither deep nesting nor a few nested
 aliases can take time or memory, and nothing is ever constructed but text, lists and mappings.
 
-A syntax error costs only the top-level entry in which it stands: that entry is blanked and the rest read again, so
-that one slip does not hide the others.
+A syntax error costs only the line in which it stands (with the lines below it that it opens): they are blanked and
+the rest is read again, so that one slip does not hide the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import bisect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import yaml
 
@@ -87,7 +87,8 @@ class _FaultError(Exception):
 def read_nodes(header: HeaderText) -> tuple[Node | None, list[Problem], frozenset[str]]:
     """The header's top mapping, what is wrong with its YAML, and the top-level keys lost to syntax errors.
 
-    The node is None when there is no mapping to go on with. Characters that YAML does not allow are reported and read as `?`.
+    The node is None when there is no mapping to go on with. Characters that YAML does not
+    allow are reported and read as `x`.
     """
     problems: list[Problem] = []
     if len(header.text) > MAX_CHARACTERS:
@@ -95,13 +96,9 @@ def read_nodes(header: HeaderText) -> tuple[Node | None, list[Problem], frozense
         return None, [header.problem(0, "yaml", message)], frozenset()
     text = header.text
     for match in _UNPRINTABLE.finditer(text):
-        if match[0] != "\ufffd":  # put there for bytes that were reported already
-            problems.append(
-                header.problem(
-                    match.start(), "yaml", f"the header has the control character U+{ord(match[0]):04X}"
-                )
-            )
-    text = _UNPRINTABLE.sub("?", text)
+        message = f"the header has the control character U+{ord(match[0]):04X}"
+        problems.append(header.problem(match.start(), "yaml", message))
+    text = _UNPRINTABLE.sub("x", text)
     # Line ends to YAML but not to this format (which only knows \n and \r\n): spaces, so that lines agree.
     text = _WIDE_BREAK.sub(" ", text)
     lost: set[str] = set()
@@ -112,9 +109,11 @@ def read_nodes(header: HeaderText) -> tuple[Node | None, list[Problem], frozense
             offset = min(fault.offset, max(len(text) - 1, 0))
             problems.append(header.problem(offset, "yaml", fault.message))
             start, end = _entry_around(text, offset)
-            if not text[start:end].strip():
-                return None, problems, frozenset(lost)
             lost.add(re.split(r"[:\s]", text[start:end].lstrip("\"' "), maxsplit=1)[0].strip("\"'"))
+            if text[slice(*_line_around(text, offset))].strip():
+                start, end = _line_around(text, offset)
+            elif not text[start:end].strip():
+                return None, problems, frozenset(lost)
             text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
             continue
         if node is None:
@@ -141,6 +140,18 @@ def _entry_around(text: str, offset: int) -> tuple[int, int]:
     return start, following.start() if following else len(text)
 
 
+def _line_around(text: str, offset: int) -> tuple[int, int]:
+    """The line around an offset, with the deeper lines below it when it opens a block."""
+    start = text.rfind("\n", 0, offset) + 1
+    end = text.find("\n", start) + 1 or len(text)
+    line = text[start:end]
+    if re.search(r"(?::|[|>][-+]?)\s*(?:#.*)?$", line):
+        indent = len(line) - len(line.lstrip(" "))
+        deeper = re.compile(rf"(?:[ \t]*\r?\n| {{{indent + 1},}}.*(?:\n|$))*").match(text, end)
+        end = deeper.end() if deeper else end
+    return start, end
+
+
 def _build(text: str) -> Node | None:
     """Build the one document in `text` from events; None when it is empty.
 
@@ -152,7 +163,7 @@ def _build(text: str) -> Node | None:
     stack: list[tuple[Node, list[Node]]] = []
     documents = 0
     for event in _events(text):
-        start = event.start_mark.index
+        start = _index(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
@@ -160,7 +171,7 @@ def _build(text: str) -> Node | None:
             continue
         if isinstance(event, yaml.CollectionEndEvent):
             node, children = stack.pop()
-            node.end = event.end_mark.index
+            node.end = _index(event.end_mark)
             _close(node, children)
         elif isinstance(event, yaml.NodeEvent):
             node = _open(event, anchors, len(stack))
@@ -174,6 +185,11 @@ def _build(text: str) -> Node | None:
         else:
             root = node
     return root
+
+
+def _index(mark: Any) -> int:
+    """A mark's offset in characters. The types of PyYAML leave open that an event has none; parsed ones have one."""
+    return int(mark.index)
 
 
 def _events(text: str) -> Iterator[yaml.Event]:
@@ -200,9 +216,9 @@ def _events(text: str) -> Iterator[yaml.Event]:
 
 def _open(event: yaml.NodeEvent, anchors: dict[str, Node], depth: int) -> Node:
     """The node that an event begins (or, for an alias, names)."""
-    start, end = event.start_mark.index, event.end_mark.index
+    start, end = _index(event.start_mark), _index(event.end_mark)
     if isinstance(event, yaml.AliasEvent):
-        target = anchors.get(event.anchor)
+        target = anchors.get(event.anchor or "")
         if target is None:
             raise _FaultError(start, f"*{event.anchor} names no anchor above it")
         if target.values == 0:

@@ -1,0 +1,104 @@
+---
+# This is a .dlm document: one text file that a model is trained on.
+# Everything up to the second --- line is the header. It is YAML, so lines that start with # are comments.
+# A setting that stands behind a # has the default shown; take the # away to change it.
+
+dlm_id: 00000000000000000000000000   # names this document's store; never edit it, never use it in two files
+dlm_version: 15                      # version of the format
+base_model: pocket                   # the model to start from: pocket, smollm2-135m, qwen3-0.6b, hf:org/name or ./folder
+
+# system_prompt: You answer briefly. # put before every conversation, in training and in use
+
+# training:
+#   # ---- the adapter: the part that is trained
+#   adapter: lora                    # lora or dora
+#   lora_r: 8                        # rank, 1 to 256
+#   lora_alpha: 16                   # scale: updates are multiplied by lora_alpha / lora_r
+#   lora_dropout: 0.05               # 0 to 0.5
+#   target_modules: auto             # auto = every linear layer but the head; or a list: [q_proj, v_proj]
+#   # ---- the run; a base may bring its own defaults for these (`dlm doctor` and `dlm train` show them)
+#   sequence_len: 2048               # longest row in tokens, 64 to 32768
+#   micro_batch_size: auto           # rows held in memory at once
+#   grad_accum: auto                 # micro-batches per step
+#   learning_rate: 2e-4
+#   num_epochs: 3                    # passes over the rows
+#   optimizer: adamw_torch
+#   lr_scheduler: cosine             # cosine, linear or constant
+#   warmup_ratio: 0.1                # share of the steps over which the rate rises, 0 to 0.5
+#   precision: null                  # bf16, fp16 or fp32; null = chosen for your machine
+#   seed: 42
+#   min_steps: 0                     # more passes are added until so many steps are made
+#   max_steps: null                  # stop after so many steps
+#   adam_beta1: 0.9
+#   adam_beta2: 0.999
+#   adam_epsilon: 1e-8
+#   weight_decay: 0.0
+#   max_grad_norm: 1.0               # gradients are clipped to this norm; 0 = no clipping
+#   neftune_alpha: 0.0               # noise on the input embeddings; 0 = none
+#   val_fraction: 0.1                # share of rows held out for validation; none below 20 rows
+#   eval_every_steps: null           # null = about ten validations in a run
+#   save_every_steps: null           # null = a checkpoint at every validation
+#   keep_last: 3                     # checkpoints kept per run
+#   # ---- files beside this document that are read as prose
+#   sources:
+#     - path: notes                  # a file or folder next to this document
+#       include: ["**/*.md"]         # default: every file
+#       exclude: ["drafts/**"]       # default: none
+#   # ---- named adapters: read and checked; training on them is not offered yet
+#   # adapters: {tone: {lora_r: 4}}
+#   # ---- the preference phase: runs after the first one as soon as there are ::preference:: sections
+#   preference:
+#     enabled: true
+#     method: dpo                    # dpo or orpo
+#     loss_type: sigmoid             # sigmoid, hinge or ipo (dpo only)
+#     reference: pre_adapter         # pre_adapter = the version before this phase; or base (dpo only)
+#     hyperparams: {beta: 0.1, alpha: 0.1, learning_rate: 5e-6, num_epochs: 1}
+
+# export: {}                         # settings of `dlm export`: none yet
+# judge: sway                        # default judge of `dlm preference mine`
+# evals:                             # suites of `dlm eval`: a task, or a file of cases
+#   tables: {task: spreadsheet, seed: 1, n: 50, split: test, grader: spreadsheet, max_new_tokens: 512}
+# gate:                              # what a version must meet to become current
+#   conditions: []
+---
+
+This text stands before the first section, so it is prose: the model learns to write on in this manner. A line
+like the one below starts a section, which ends where the next one starts. There are no comments down here: every
+line is learnt. Check the file at any time with dlm check, train with dlm train, ask with dlm prompt.
+
+::instruction::
+### Q
+How should release notes read?
+### A
+Short, factual, and low-drama.
+
+### Q
+What starts a section?
+### A
+A line with two colons, a name, and two colons.
+
+### Q
+Where does an answer end?
+### A
+At the next heading or the next section. Answers may have
+several lines, lists and code blocks:
+
+```
+::instruction::   inside a code block this is only text
+```
+
+### Q !probe
+How should an error message read?
+### A
+Short, factual, and with a next step.
+
+::preference::
+### Prompt
+How should release notes read?
+### Chosen
+Short, factual, and low-drama.
+### Rejected
+Great question! Release notes should really be as exciting as they possibly can be.
+
+::prose::
+Sections called prose hold plain text, like the text at the top.
