@@ -1,0 +1,1 @@
+"""How the embedded base is made: its text, its tokenizer, its training, its measurement."""
