@@ -181,18 +181,6 @@ class Database:
                 self._connection.execute("ROLLBACK")
             raise
 
-    def free_bytes(self) -> int:
-        """Bytes that `vacuum` would give back to the disk."""
-        with _explained(self.path):
-            pages = int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])
-            return pages * int(self._connection.execute("PRAGMA page_size").fetchone()[0])
-
-    def vacuum(self) -> None:
-        """Rewrite the database without its free pages."""
-        with _explained(self.path):
-            self._connection.execute("VACUUM")
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
     def _migrate(self) -> None:
         """Bring the schema up to date, one migration and one transaction after the other."""
         scripts = _migrations()

@@ -146,7 +146,6 @@ class Store:
             raise ValueError("keep_last counts checkpoints: 0 or more")
         with self.lock("dlm prune") as recovery:
             return prune(
-                self._database,
                 self._layout,
                 self.runs,
                 self.versions,

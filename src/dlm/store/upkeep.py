@@ -26,7 +26,7 @@ _CHECKPOINT = re.compile(r"[a-z]+-?([0-9]+)")
 
 @dataclass(frozen=True)
 class PrunedItem:
-    """One thing that prune removed (or would): `kind` is checkpoint, leftover, version or database; size in bytes."""
+    """One thing that prune removed (or would): `kind` is checkpoint, leftover or version; size in bytes."""
 
     kind: str
     path: Path
@@ -95,7 +95,6 @@ def _unpublished(database: Database, layout: StoreLayout, versions: Versions) ->
 
 
 def prune(
-    database: Database,
     layout: StoreLayout,
     runs: Runs,
     versions: Versions,
@@ -105,7 +104,7 @@ def prune(
     dry_run: bool,
     recovered: Sequence[PrunedItem] = (),
 ) -> PruneReport:
-    """Free space: old checkpoints, leftovers, versions named in `unwanted`, free pages of the database.
+    """Free space: old checkpoints, leftovers, versions named in `unwanted`.
 
     `recovered` is what taking the lock removed already; the report counts it.
 
@@ -143,11 +142,6 @@ def prune(
             for run_folder in _entries(layout.checkpoints):
                 if not _entries(run_folder):
                     run_folder.rmdir()
-    free = database.free_bytes()
-    if free:
-        items.append(PrunedItem("database", layout.database, free))
-        if not dry_run:
-            database.vacuum()
     return PruneReport((*recovered, *items), dry_run)
 
 
