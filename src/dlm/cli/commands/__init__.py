@@ -1,0 +1,1 @@
+"""One module per command. Each exports one `click.Command` under the command's own name."""

@@ -1,0 +1,72 @@
+"""`dlm check`: every problem of a document, at its line and column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dlm.cli.options import DOCUMENT
+from dlm.cli.output import Output, json_option, plural
+
+__all__ = ["check"]
+
+
+@click.command()
+@click.argument("documents", nargs=-1, required=True, type=DOCUMENT, metavar="DOCUMENT...")
+@json_option
+def check(output: Output, documents: Sequence[Path]) -> None:
+    """Find every problem in one or more documents. Exit code 1 when there are any."""
+    reports = [_look_at(path) for path in documents]
+    for report in reports:
+        _print(output, report)
+    n_problems = sum(len(report["problems"]) for report in reports)
+    if len(reports) > 1:
+        bad = sum(not report["ok"] for report in reports)
+        output.line(f"{plural(n_problems, 'problem')} in {bad} of {len(reports)} documents")
+    output.finish({"ok": n_problems == 0, "documents": reports})
+    if n_problems:
+        click.get_current_context().exit(1)
+
+
+def _look_at(path: Path) -> dict[str, Any]:
+    """One document's entry in `dlm/check/1`. Counts are null where problems keep the document from being read."""
+    from dlm.document import check as check_document  # pydantic and YAML: not for --help
+
+    document, problems, warnings = check_document(path)
+    questions = (
+        [question for section in document.sections for question in section.questions] if document else []
+    )
+    return {
+        "path": str(path),
+        "ok": document is not None,
+        "sections": len(document.sections) if document else None,
+        "questions": sum(not question.probe for question in questions) if document else None,
+        "probes": sum(question.probe for question in questions) if document else None,
+        "pairs": sum(len(section.triples) for section in document.sections) if document else None,
+        "problems": [asdict(problem) for problem in problems],
+        "warnings": [asdict(warning) for warning in warnings],
+    }
+
+
+def _print(output: Output, report: dict[str, Any]) -> None:
+    path = report["path"]
+    for kind in ("problems", "warnings"):
+        for found in report[kind]:
+            mark = "warning: " if kind == "warnings" else ""
+            output.line(
+                f"{path}:{found['line']}:{found['column']}: {mark}{found['message']} [{found['code']}]"
+            )
+            if found["fix"]:
+                output.line(f"    write: {found['fix']}")
+    if report["ok"]:
+        counts = ", ".join(
+            plural(report[f"{noun}s"], noun) for noun in ("section", "question", "probe", "pair")
+        )
+        warned = f", {plural(len(report['warnings']), 'warning')}" if report["warnings"] else ""
+        output.line(f"{path}: no problems: {counts}{warned}")
+    else:
+        output.line(f"{path}: {plural(len(report['problems']), 'problem')}")

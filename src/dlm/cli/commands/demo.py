@@ -1,0 +1,81 @@
+"""`dlm demo`: the whole loop once, on an example document."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dlm.cli.commands.train import report_data
+from dlm.cli.extras import require_training
+from dlm.cli.output import Output, duration, json_option
+from dlm.cli.progress import TrainProgress
+
+if TYPE_CHECKING:
+    from dlm.workflow.demo import DemoReport
+
+__all__ = ["demo"]
+
+SHOWN = 3  # answers of the story; all of them are in --json
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "folder",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default="demo",
+    show_default=True,
+    help="Where the example project goes; a document that is there already is kept.",
+)
+@json_option
+def demo(output: Output, folder: Path) -> None:
+    """See the whole loop once, on an example document: write, ask, train, ask again."""
+    require_training("dlm demo")
+    with TrainProgress(output) as view:
+        from dlm.workflow.demo import demo as run_demo
+
+        report = run_demo(folder, view)
+    _tell(output, report)
+    output.finish(
+        {
+            "document": str(report.document),
+            "created": report.created,
+            "before": [asdict(answer) for answer in report.before],
+            "after": [asdict(answer) for answer in report.after],
+            "training": report_data(report.document, report.training),
+            "elapsed_s": report.elapsed_s,
+        }
+    )
+
+
+def _tell(output: Output, report: DemoReport) -> None:
+    path, run = report.document, report.training
+    before = sum(answer.exact for answer in report.before)
+    after = sum(answer.exact for answer in report.after)
+    total = len(report.after)
+    output.heading("What happened")
+    output.line(
+        f"1. {path} {'was written' if report.created else 'was there already'}: {total} questions with answers."
+    )
+    output.line(f"2. The base alone answered {before} of {total} exactly.")
+    output.line(f"3. Training took {run.steps} steps in {duration(run.elapsed_s)} and made {run.version}.")
+    output.line(f"4. {run.version} answered {after} of {total} exactly.")
+    pairs = list(zip(report.before, report.after, strict=True))
+    changed = [pair for pair in pairs if not pair[0].exact and pair[1].exact] or pairs
+    for earlier, later in changed[:SHOWN]:
+        output.line()
+        output.pairs({"question": later.prompt, "base": earlier.answer, run.version: later.answer})
+    output.line()
+    output.heading("The same by hand")
+    output.line(f"  dlm init {path.parent / 'again.dlm'} --template release-notes")
+    output.line(f"  dlm train {path.parent / 'again.dlm'}")
+    if report.after:
+        output.line(f'  dlm prompt {path.parent / "again.dlm"} "{report.after[0].prompt}"')
+    output.line(f'  dlm prompt {path} "…" --compare base {run.version}')
+    output.line(f"  dlm show {path}")
+    output.line()
+    output.line(f"All of it took {duration(report.elapsed_s)}.")

@@ -1,0 +1,56 @@
+"""`dlm export`: a version as files that stock PEFT and transformers load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dlm.cli.extras import require_training
+from dlm.cli.options import document_argument, version_option
+from dlm.cli.output import Output, json_option, plural, size
+
+__all__ = ["export"]
+
+
+@click.command()
+@document_argument
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="A new or empty folder.",
+)
+@click.option(
+    "--merged", is_flag=True, help="A complete model, adapter merged into the base, instead of a PEFT folder."
+)
+@version_option("Version to write. Default: the current one.")
+@json_option
+def export(output: Output, document: Path, target: Path, merged: bool, version: str | None) -> None:
+    """Write a version as plain PEFT files or a merged model, with a model card."""
+    require_training("dlm export")
+    from dlm.workflow.export import export as write_export
+
+    report = write_export(document, target, wanted=version, merged=merged)
+    n_bytes = sum((report.folder / name).stat().st_size for name in report.files)
+    kind = "a complete model" if report.merged else "a PEFT adapter"
+    output.heading(
+        f"{report.version} as {kind} in {report.folder}: {plural(len(report.files), 'file')}, {size(n_bytes)}"
+    )
+    output.line()
+    output.line("load it:")
+    for line in report.usage.splitlines():
+        output.line(f"  {line}")
+    output.finish(
+        {
+            "document": str(document),
+            "version": report.version,
+            "folder": str(report.folder),
+            "merged": report.merged,
+            "files": list(report.files),
+            "bytes": n_bytes,
+            "usage": report.usage,
+        }
+    )

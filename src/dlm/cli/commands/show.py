@@ -1,0 +1,237 @@
+"""`dlm show`: what dlm knows about a document. Reads only, so it works while a training runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlm.cli.options import document_argument
+from dlm.cli.output import Output, duration, json_option, plural, size, typed
+from dlm.cli.project import Project, find_project, runs_as_they_are
+
+if TYPE_CHECKING:
+    from dlm.store import Run, Store
+
+__all__ = ["show"]
+
+SHOWN_RUNS = 12
+NONE = "–"
+
+
+@click.command()
+@document_argument
+@json_option
+def show(output: Output, document: Path) -> None:
+    """What dlm knows about a document: its versions and where they come from, its runs, its size on disk."""
+    from dlm.store import Home
+
+    project = find_project(document)
+    store = Home.open().find(project.dlm_id)
+    data: dict[str, Any] = {"document": _document_data(project), **_NOTHING}
+    if store is not None:
+        with store:
+            data |= _store_data(store, project)
+    _print(output, document, data)
+    output.finish(data)
+
+
+_NOTHING: dict[str, Any] = {
+    "store": None,
+    "current": None,
+    "holder": None,
+    "changed_since_training": None,
+    "versions": [],
+    "promotions": [],
+    "runs": [],
+}
+
+
+def _document_data(project: Project) -> dict[str, Any]:
+    """The document's own part; counts are null where problems keep it from being read."""
+    data: dict[str, Any] = {
+        "path": str(project.path),
+        "dlm_id": project.dlm_id,
+        "problems": project.n_problems,
+    }
+    document = project.document
+    if document is None:
+        return data | dict.fromkeys(("base", "sections", "questions", "probes", "pairs"))
+    questions = [question for section in document.sections for question in section.questions]
+    return data | {
+        "base": document.header.base_model,
+        "sections": len(document.sections),
+        "questions": sum(not question.probe for question in questions),
+        "probes": sum(question.probe for question in questions),
+        "pairs": sum(len(section.triples) for section in document.sections),
+    }
+
+
+def _store_data(store: Store, project: Project) -> dict[str, Any]:
+    runs = runs_as_they_are(store)
+    current = store.versions.current_name()
+    held = store.holder()
+    trained = [run for run, status in runs if run.kind != "eval" and status == "complete"]
+    changed = None
+    if trained and project.document is not None:
+        changed = trained[-1].document_sha256 != project.document.sha256
+    return {
+        "store": {"path": str(store.folder), **_sizes(store.folder)},
+        "current": current,
+        "holder": asdict(held) if held else None,
+        "changed_since_training": changed,
+        "versions": [
+            {
+                "name": version.name,
+                "current": version.name == current,
+                "parent": version.parent,
+                "run_id": version.run_id,
+                "phase": version.phase,
+                "step": version.step,
+                "base": version.base,
+                "base_fingerprint": version.base_fingerprint,
+                "data_hash": version.data_hash,
+                "created_at": version.created_at,
+                "removed_at": version.removed_at,
+                "bytes": version.bytes,
+                "path": str(version.folder),
+            }
+            for version in store.versions.list(removed=True)
+        ],
+        "promotions": [asdict(promotion) for promotion in store.versions.promotions()],
+        "runs": [_run_data(store, run, status) for run, status in runs],
+    }
+
+
+def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
+    losses = store.metrics.read(run.id, ["train_loss"]).get("train_loss")
+    at_end = losses is not None and len(losses) > 0
+    return {
+        "id": run.id,
+        "kind": run.kind,
+        "method": run.method,
+        "status": status,
+        "started_at": run.started_at,
+        "finished_at": run.finished_at,
+        "message": run.message,
+        "version": run.version,
+        "parent_version": run.parent_version,
+        "steps": int(losses.steps[-1]) if losses is not None and at_end else 0,
+        "planned_steps": run.planned_steps,
+        "train_loss": float(losses.values[-1]) if losses is not None and at_end else None,
+        "seed": run.seed,
+        "threads": run.threads,
+        "base": run.base,
+        "base_fingerprint": run.base_fingerprint,
+        "data_hash": run.data_hash,
+        "document_sha256": run.document_sha256,
+        "libraries": dict(run.libraries),
+        "recipe": dict(run.recipe),
+    }
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Bytes on disk, in all and by part. Files may come and go while a training runs."""
+    parts = {"versions_bytes": 0, "checkpoints_bytes": 0, "other_bytes": 0}
+    for path in folder.rglob("*"):
+        try:
+            n_bytes = path.stat().st_size if path.is_file() else 0
+        except FileNotFoundError:
+            continue
+        part = f"{path.relative_to(folder).parts[0]}_bytes"
+        parts[part if part in parts else "other_bytes"] += n_bytes
+    return {"bytes": sum(parts.values()), **parts}
+
+
+def _print(output: Output, path: Path, data: dict[str, Any]) -> None:
+    output.heading(str(path))
+    output.pairs(_overview(data, path))
+    if data["versions"]:
+        output.line()
+        _print_versions(output, data["versions"])
+    if data["runs"]:
+        output.line()
+        _print_runs(output, data["runs"])
+
+
+def _overview(data: dict[str, Any], path: Path) -> dict[str, str]:
+    about, store = data["document"], data["store"]
+    items = {"id": about["dlm_id"]}
+    if about["problems"]:
+        items["content"] = f"{plural(about['problems'], 'problem')}: {typed('dlm', 'check', str(path))}"
+    else:
+        items["base"] = about["base"]
+        items["content"] = ", ".join(
+            plural(about[f"{noun}s"], noun) for noun in ("section", "question", "probe", "pair")
+        )
+    if data["changed_since_training"]:
+        items["content"] += "; changed since the last training"
+    if store is None:
+        items["trained"] = f"not yet: {typed('dlm', 'train', str(path))}"
+        return items
+    items["current"] = data["current"] or "no version yet"
+    items["store"] = (
+        f"{store['path']}\n{size(store['bytes'])}: versions {size(store['versions_bytes'])}, "
+        f"checkpoints {size(store['checkpoints_bytes'])}, records {size(store['other_bytes'])}"
+    )
+    if data["holder"]:
+        items["at work"] = f"process {data['holder']['pid']}: {data['holder']['command']}"
+    if any(run["status"] in ("interrupted", "stopped") for run in data["runs"][-1:]):
+        items["next"] = (
+            f"{typed('dlm', 'train', str(path), '--resume')} goes on with run {data['runs'][-1]['id']}"
+        )
+    return items
+
+
+def _print_versions(output: Output, versions: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            version["name"],
+            "current" if version["current"] else "pruned" if version["removed_at"] else "",
+            version["parent"] or NONE,
+            version["phase"],
+            str(version["run_id"]),
+            str(version["step"]),
+            version["base"],
+            _local(version["created_at"]),
+            size(version["bytes"]) if not version["removed_at"] else NONE,
+        )
+        for version in versions
+    ]
+    columns = ("version", "state", "parent", "phase", "run", "step", "base", "made", "size")
+    output.table(columns, rows, right=("run", "step", "size"))
+
+
+def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            str(run["id"]),
+            run["kind"],
+            run["status"],
+            _local(run["started_at"]),
+            _took(run["started_at"], run["finished_at"]),
+            f"{run['steps']}/{run['planned_steps']}",
+            NONE if run["train_loss"] is None else f"{run['train_loss']:.4f}",
+            run["version"] or NONE,
+            run["message"],
+        )
+        for run in runs[-SHOWN_RUNS:]
+    ]
+    columns = ("run", "kind", "status", "started", "took", "steps", "loss", "version", "message")
+    output.table(columns, rows, right=("run", "took", "steps", "loss"))
+    if len(runs) > SHOWN_RUNS:
+        output.line(f"and {plural(len(runs) - SHOWN_RUNS, 'earlier run')}: --json has them all")
+
+
+def _local(time: str) -> str:
+    """An ISO time in UTC as local date and minute."""
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _took(started: str, finished: str | None) -> str:
+    if finished is None:
+        return NONE
+    return duration((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())

@@ -1,0 +1,168 @@
+"""How a training looks: a pre-flight table, a live line, and plain lines where nobody watches.
+
+Everything here goes to stderr, so that stdout holds the result alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from dlm.cli.output import Output, clean, duration, is_terminal, pair_lines, plural
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+    from rich.status import Status
+
+    from dlm.workflow.train import Briefing
+
+__all__ = ["TrainProgress", "briefing_items"]
+
+PLAIN_LINES = 20  # about as many as a run prints where stderr is no terminal
+
+
+class TrainProgress:
+    """A `TrainView` for people; a context manager, so that the live display always ends."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._live = is_terminal(sys.stderr)
+        self._status: Status | None = None
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._began = time.monotonic()
+        self._first_step = 0  # the step this invocation started from: a resumed run must not flatter its ETA
+        self._next_line = 1
+
+    def __enter__(self) -> TrainProgress:
+        if self._live:
+            from rich.console import Console
+
+            self._status = Console(stderr=True, highlight=False).status(
+                "loading the libraries and the base …"
+            )
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_live()
+
+    def note(self, text: str) -> None:
+        """A remark above the live line."""
+        self._output.note(text)
+
+    def warn(self, text: str) -> None:
+        """A warning above the live line; it is also in the `warnings` of `--json`."""
+        self._output.warn(text)
+
+    def briefing(self, briefing: Briefing) -> None:
+        """The pre-flight table, and the start of the clock."""
+        self._end_live()
+        start = f", going on after step {briefing.resumed_at}" if briefing.resumed_at else ""
+        self._output.note(f"run {briefing.run_id}{start}")
+        for line in pair_lines(briefing_items(briefing)):
+            self._output.note(line)
+        preflight = briefing.preflight
+        for skipped in preflight.skipped:
+            self.warn(f"left out: {skipped.row.place}: {skipped.reason}")
+        for place, token in preflight.special_tokens:
+            self.warn(f"{place}: the text spells the control token {token}; the base reads it as that token")
+        self._first_step = briefing.resumed_at
+        self._began = time.monotonic()
+        if self._live:
+            self._start_bar(preflight.plan.total_steps)
+
+    def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
+        """One optimiser step done."""
+        text = self._describe(step, total, values)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=step, text=text)
+            if "valid_loss" in values:
+                self._bar.console.print(f"step {step}: {_held_out(values)}", markup=False)
+            if step == total:
+                self._end_live()
+        elif step >= self._next_line or step == total:
+            held_out = _held_out(values)
+            self._output.note(f"step {step}/{total}  {text}" + (f"  {held_out}" if held_out else ""))
+            self._next_line = step + max(1, total // PLAIN_LINES)
+
+    def checkpoint(self, step: int) -> None:
+        """A checkpoint is safe on disk. Nothing to say: an interrupted run names the step it goes on from."""
+
+    def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
+        done = step - self._first_step
+        left_s = (time.monotonic() - self._began) / max(done, 1) * (total - step)
+        parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
+        if "tokens_per_second" in values:
+            parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
+        parts.append(f"{duration(left_s)} left" if step < total else "done")
+        return "  ".join(parts)
+
+    def _start_bar(self, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._bar = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[text]}", markup=False),
+            console=Console(stderr=True, highlight=False),
+        )
+        self._task = self._bar.add_task("", total=total, completed=self._first_step, text="")
+        self._bar.start()
+
+    def _end_live(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None
+
+
+def _held_out(values: Mapping[str, float]) -> str:
+    parts = [
+        f"{label} {values[name]:.4f}"
+        for name, label in (("valid_loss", "validation loss"), ("probe_loss", "probe loss"))
+        if name in values
+    ]
+    return "  ".join(parts)
+
+
+def briefing_items(briefing: Briefing) -> dict[str, str]:
+    """The pre-flight table: what the run is about to do, with the reason beside every automatic choice."""
+    preflight, plan = briefing.preflight, briefing.preflight.plan
+    sections = ", ".join(f"{count} {kind}" for kind, count in briefing.sections.items() if count)
+    share = preflight.trainable_parameters / max(preflight.total_parameters, 1)
+    recipe, origins = briefing.resolved.recipe, briefing.resolved.origins
+    settled = {name: origin for name, origin in origins.items() if origin != "default"}
+    items = {
+        "document": f"{clean(str(briefing.document))}: sections {sections or 'none'}",
+        "base": f"{briefing.base}, {preflight.total_parameters:,} parameters, "
+        f"{preflight.trainable_parameters:,} trained ({share:.1%})",
+        "device": f"{briefing.device.value} ({briefing.device.reason}), "
+        f"{briefing.dtype.value} ({briefing.dtype.reason})",
+        "rows": ", ".join(f"{count:,} {name}" for name, count in preflight.rows.items() if count)
+        + (f"\n{preflight.split_reason}" if preflight.split_reason else ""),
+        "tokens": f"{preflight.tokens_min:,} to {preflight.tokens_max:,} in a row, median "
+        f"{preflight.tokens_median:,}, {preflight.tokens_total:,} in all; "
+        f"room for {preflight.max_len.value:,} ({preflight.max_len.reason})",
+        "steps": f"{plan.total_steps:,} of {plural(plan.rows_per_step, 'row')}: {preflight.epochs.value:g} epochs "
+        f"({preflight.epochs.reason}); micro-batch {preflight.micro.value} ({preflight.micro.reason})",
+        "knobs": "\n".join(f"{name} {getattr(recipe, name)}  ({origin})" for name, origin in settled.items())
+        or "all at their defaults",
+        "estimate": f"{duration(briefing.estimate.seconds)}, {briefing.estimate.peak_memory_mb:,.0f} MB of memory",
+    }
+    if preflight.split_prose:
+        items["prose"] = (
+            f"{plural(preflight.split_prose, 'text')} longer than the room: split into windows, nothing cut"
+        )
+    if preflight.skipped:
+        items["left out"] = f"{plural(len(preflight.skipped), 'row')}, listed below"
+    return items
