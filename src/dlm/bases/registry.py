@@ -112,7 +112,7 @@ def _folder(name: str, document_folder: Path | None) -> BaseSpec:
 
 
 def _unknown(name: str, document_folder: Path | None) -> BaseModelError:
-    if ((document_folder or Path()) / name).is_dir():
+    if name and ((document_folder or Path()) / name).is_dir():
         hint = f"./{name}"
     elif "/" in name:
         hint = f"hf:{name}"
