@@ -1,0 +1,20 @@
+"""What is loaded: base, adapter, tokenizer and template as one policy; its renderer, sampler and log-probabilities."""
+
+from dlm.model.chat import Chat
+from dlm.model.device import choose_device, choose_dtype
+from dlm.model.logprobs import completion_logprobs
+from dlm.model.policy import Policy, load_policy
+from dlm.model.sampler import Sample, Settings, sample, stream
+
+__all__ = [
+    "Chat",
+    "Policy",
+    "Sample",
+    "Settings",
+    "choose_device",
+    "choose_dtype",
+    "completion_logprobs",
+    "load_policy",
+    "sample",
+    "stream",
+]
