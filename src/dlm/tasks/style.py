@@ -265,9 +265,13 @@ def _points(topic: Topic) -> tuple[str, ...]:
 
 def _holds(reply: str, phrase: str) -> bool:
     """Whether the phrase stands in the reply as whole words, letter case aside."""
-    pattern = rf"(?<![\w$.]){re.escape(phrase.lower())}(?![\w]|[.:-]\d)"
-    return re.search(pattern, reply.lower()) is not None
+    return re.search(_whole(phrase), reply, flags=re.IGNORECASE) is not None
 
 
 def _without(reply: str, phrase: str) -> str:
-    return re.sub(re.escape(phrase), " ", reply, flags=re.IGNORECASE)
+    return re.sub(_whole(phrase), " ", reply, flags=re.IGNORECASE)
+
+
+def _whole(phrase: str) -> str:
+    # Digits next to `$ . : -` belong to another amount, time or code: 70 is not in LU-370, $70K or 8:70.
+    return rf"(?<![\w$.:-]){re.escape(phrase)}(?!\w|[.:-]\d)"
