@@ -61,7 +61,7 @@ def kills(few: int, many: int) -> list[object]:
     return [*range(few), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(few, many))]
 
 
-@pytest.mark.parametrize("seed", kills(6, 60))
+@pytest.mark.parametrize("seed", kills(3, 60))
 def test_killed_while_publishing(home: Home, seed: int) -> None:
     chance = random.Random(seed)
     published = 0
@@ -74,7 +74,7 @@ def test_killed_while_publishing(home: Home, seed: int) -> None:
         assert store.runs.start(RunSpec("sft")).id == store.runs.list()[-1].id
 
 
-@pytest.mark.parametrize("seed", kills(4, 30))
+@pytest.mark.parametrize("seed", kills(2, 30))
 def test_killed_while_logging(home: Home, seed: int) -> None:
     """What `flush` had promised is there, and the rest is a whole beginning of what was logged."""
     said = work_and_kill("log", home.root, ID, random.Random(seed).uniform(0, 0.5))
@@ -100,7 +100,7 @@ def test_killed_while_logging(home: Home, seed: int) -> None:
         assert store.metrics.read(1)["train_loss"].values[-2:].tolist() == [float(promised), -1.0]
 
 
-@pytest.mark.parametrize("seed", kills(3, 30))
+@pytest.mark.parametrize("seed", kills(2, 30))
 def test_killed_while_making_stores(home: Home, seed: int) -> None:
     said = work_and_kill("create", home.root, ID, random.Random(seed).uniform(0, 0.3))
     for number in range(len(said) + 1):

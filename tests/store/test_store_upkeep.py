@@ -80,6 +80,26 @@ def test_another_file_in_the_old_place_is_no_copy(store: Store, document: Path, 
     assert "moved" in store.attach(tmp_path / "moved.dlm")
 
 
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"notes-\xff")
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    document = odd / "notes.dlm"
+    document.write_text(f"---\ndlm_id: {ID}\n---\n")
+    with Home.open(odd / "home").store(ID) as store:
+        assert store.attach(document) == ""
+        assert store.document() == document
+        with store.lock(f"dlm train {document}"):
+            run = store.runs.start(RunSpec("sft"))
+            store.runs.event(run.id, "file", {"path": str(document)})
+            assert store.runs.events(run.id)[0].data == {"path": str(document)}
+            assert "udcff" in store.runs.finish(run.id, "failed", f"cannot read {document}").message
+        document.rename(tmp_path / "moved.dlm")
+        assert "moved" in store.attach(tmp_path / "moved.dlm")
+
+
 def test_a_document_that_is_not_there(store: Store, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No such file"):
         store.attach(tmp_path / "absent.dlm")

@@ -22,7 +22,7 @@ from urllib.parse import quote
 
 from dlm.errors import StoreError
 
-__all__ = ["Database", "damaged", "from_json", "to_json", "utc_now"]
+__all__ = ["Database", "damaged", "from_json", "plain_text", "to_json", "utc_now"]
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -33,8 +33,10 @@ def utc_now() -> str:
 
 
 def to_json(value: Any) -> str:
-    """JSON text for a column. NaN and infinities are kept (Python's own spelling), since only we read it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """JSON text for a column. NaN and infinities are kept (Python's own spelling), since only we read it; lone
+    surrogates, as in file names that are not UTF-8, are kept as escapes.
+    """
+    return json.dumps(value, separators=(",", ":"))
 
 
 def from_json(text: str, path: Path) -> dict[str, Any]:
@@ -50,6 +52,11 @@ def from_json(text: str, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged(path, "a record cannot be read")
     return value
+
+
+def plain_text(text: str) -> str:
+    """A message as a text column can hold it: lone surrogates are spelled out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def damaged(path: Path, detail: str) -> StoreError:
@@ -200,7 +207,7 @@ class Database:
 
 
 def _connect(path: Path, read_only: bool, busy_timeout_s: float) -> sqlite3.Connection:
-    address = f"file:{quote(str(path))}?mode={'ro' if read_only else 'rwc'}"
+    address = f"file:{quote(os.fsencode(path))}?mode={'ro' if read_only else 'rwc'}"
     log = path.with_name(path.name + "-wal")
     if read_only and not (log.exists() and log.stat().st_size):
         # Without a log nobody is writing, and SQLite could not make its shared-memory file in this folder.

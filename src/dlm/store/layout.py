@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlm.errors import ForeignFolderError, StoreError
+from dlm.store.files import flush
 
 __all__ = ["HOME_MARKER", "StoreLayout", "create_home", "home_exists", "home_root"]
 
@@ -84,6 +85,7 @@ def create_home(root: Path) -> None:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)  # what people teach their models is private
         temporary = root / f"{_TEMPORARY}{secrets.token_hex(8)}"
         temporary.write_text(json.dumps({"tool": _TOOL, "format": HOME_FORMAT}) + "\n", encoding="utf-8")
+        flush(temporary)
         os.replace(temporary, root / HOME_MARKER)
     except OSError as error:
         raise StoreError(

@@ -60,7 +60,9 @@ class Home:
             StoreError: it cannot be used.
         """
         layout = StoreLayout.of(self.root, dlm_id)
-        return Store(layout, dlm_id) if layout.database.exists() else None
+        with disk_faults(layout.folder):
+            exists = layout.database.exists()
+        return Store(layout, dlm_id) if exists else None
 
 
 class Store:
@@ -165,11 +167,11 @@ class Store:
         with disk_faults(path):
             inode = path.stat().st_ino
         row = self._database.row("SELECT path, inode FROM document")
-        if row is not None and (row["path"], row["inode"]) == (str(path), inode):
+        if row is not None and (row["path"], row["inode"]) == (os.fsencode(path), inode):
             return ""
         note = ""
-        if row is not None and row["path"] != str(path):
-            before = Path(row["path"])
+        if row is not None and row["path"] != os.fsencode(path):
+            before = Path(os.fsdecode(row["path"]))
             if self._is_other_document(before, path):
                 raise CopiedDocumentError(
                     f"two documents carry the dlm_id {self.dlm_id}",
@@ -181,14 +183,14 @@ class Store:
         with self._database.transaction() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO document (id, path, inode, seen_at) VALUES (1, ?, ?, ?)",
-                (str(path), inode, utc_now()),
+                (os.fsencode(path), inode, utc_now()),
             )
         return note
 
     def document(self) -> Path | None:
         """Where the document was last seen; None before the first `attach`."""
         row = self._database.row("SELECT path FROM document")
-        return None if row is None else Path(row["path"])
+        return None if row is None else Path(os.fsdecode(row["path"]))
 
     def _is_other_document(self, before: Path, now: Path) -> bool:
         """Whether `before` is there, is another file than `now`, and carries our id still."""

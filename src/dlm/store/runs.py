@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dlm.errors import MissingRecordError, StoreError, UsageError
-from dlm.store.database import Database, from_json, to_json, utc_now
+from dlm.store.database import Database, from_json, plain_text, to_json, utc_now
 
 __all__ = ["RUN_KINDS", "RUN_STATUSES", "Run", "RunEvent", "RunSpec", "Runs"]
 
@@ -159,7 +159,7 @@ class Runs:
                 raise StoreError(f"run {run_id} is {before.status} and cannot become {status}")
             connection.execute(
                 "UPDATE runs SET status = ?, message = ?, finished_at = ? WHERE id = ?",
-                (status, message, utc_now(), run_id),
+                (status, plain_text(message), utc_now(), run_id),
             )
         return self.get(run_id)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.errors import MissingRecordError, StoreError, UsageError
-from dlm.store.database import Database, damaged, from_json, to_json, utc_now
+from dlm.store.database import Database, damaged, from_json, plain_text, to_json, utc_now
 from dlm.store.files import disk_faults, flush, flush_folder, sha256
 from dlm.store.layout import StoreLayout
 
@@ -250,7 +250,7 @@ class Versions:
             raise StoreError(f"the files of {name} were pruned")
         connection.execute(
             "INSERT INTO promotions (version, previous, kind, reason, at) VALUES (?, ?, ?, ?, ?)",
-            (name, previous, kind, reason, utc_now()),
+            (name, previous, kind, plain_text(reason), utc_now()),
         )
 
     def _stack(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ CREATE TABLE store_facts (
 -- Where the document was last seen: one row, made at the first attach.
 CREATE TABLE document (
     id      INTEGER PRIMARY KEY CHECK (id = 1),
-    path    TEXT NOT NULL,
+    path    BLOB NOT NULL,           -- as the file system has it, which need not be UTF-8
     inode   INTEGER NOT NULL,
     seen_at TEXT NOT NULL
 );
