@@ -199,7 +199,7 @@ def _read_line(text: str, match: re.Match[str], line: int) -> _Hit | None:
         return _Hit(Mark("escaped", start, end, after, line))
     run = code["ticks"] or code["tildes"]
     tail = code["info"] if code["ticks"] else code["rest"]
-    closes = len(run) if not tail.strip(" \t") else 0
+    closes = len(run) if not tail.strip(" \t\r") else 0  # a lone \r can end the file
     return _Hit(Mark("unclosed", start, end, after, line), len(run), closes, sign)
 
 
