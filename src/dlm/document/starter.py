@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from dlm.document.header import DOCUMENT_VERSION, id_span
+from dlm.document.header import DOCUMENT_VERSION
+from dlm.document.header_reader import id_span
 from dlm.document.parser import check_headerless, load, parse, read_bytes
 from dlm.document.saving import save
 from dlm.document.sections import Document

@@ -33,6 +33,7 @@ _CORE_TAGS: Final = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")
 )
 _UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_KEY: Final = re.compile(r"^[ \t\-]*[\"']?(\w+)", re.MULTILINE)  # what a line is about, sound YAML or not
 _WIDE_BREAK: Final = re.compile("[\x85\u2028\u2029]|\r(?!\n)")
 
 Kind = Literal["scalar", "sequence", "mapping"]
@@ -85,7 +86,7 @@ class _FaultError(Exception):
 
 
 def read_nodes(header: HeaderText) -> tuple[Node | None, list[Problem], frozenset[str]]:
-    """The header's top mapping, what is wrong with its YAML, and the top-level keys lost to syntax errors.
+    """The header's top mapping, what is wrong with its YAML, and the keys lost to syntax errors.
 
     The node is None when there is no mapping to go on with. Characters that YAML does not
     allow are reported and read as `x`.
@@ -109,11 +110,11 @@ def read_nodes(header: HeaderText) -> tuple[Node | None, list[Problem], frozense
             offset = min(fault.offset, max(len(text) - 1, 0))
             problems.append(header.problem(offset, "yaml", fault.message))
             start, end = _entry_around(text, offset)
-            lost.add(re.split(r"[:\s]", text[start:end].lstrip("\"' "), maxsplit=1)[0].strip("\"'"))
             if text[slice(*_line_around(text, offset))].strip():
                 start, end = _line_around(text, offset)
             elif not text[start:end].strip():
                 return None, problems, frozenset(lost)
+            lost.update(_KEY.findall(text, start, end))
             text = text[:start] + re.sub(r"[^\n]", " ", text[start:end]) + text[end:]
             continue
         if node is None:
@@ -138,6 +139,17 @@ def _entry_around(text: str, offset: int) -> tuple[int, int]:
         text, text.find("\n", line_start) + 1 or len(text)
     )
     return start, following.start() if following else len(text)
+
+
+def _leaves_block(text: str, opened: int, noticed: int) -> bool:
+    """Whether a later line up to offset `noticed` is indented no deeper than the line of offset `opened`."""
+    start = text.rfind("\n", 0, opened) + 1
+    below = text.find("\n", opened) + 1
+    if not 0 < below <= noticed:
+        return False
+    indent = len(text[start:below]) - len(text[start:below].lstrip(" "))
+    stop = text.find("\n", noticed) + 1 or len(text)
+    return re.compile(rf"^ {{0,{indent}}}[^\s\]}}#]", re.MULTILINE).search(text, below, stop) is not None
 
 
 def _line_around(text: str, offset: int) -> tuple[int, int]:
@@ -199,12 +211,8 @@ def _events(text: str) -> Iterator[yaml.Event]:
     except yaml.MarkedYAMLError as error:
         problem, context = error.problem_mark, error.context_mark
         mark = problem or context
-        # A quote or bracket that is never closed is noticed far below: report where it was opened.
-        if (
-            problem
-            and context
-            and _entry_around(text, context.index) != _entry_around(text, min(problem.index, len(text)))
-        ):
+        # A quote or bracket that is never closed is noticed below: report where it was opened.
+        if problem and context and _leaves_block(text, context.index, problem.index):
             mark = context
         what = ", ".join(part for part in (error.context, error.problem) if part)
         raise _FaultError(mark.index if mark else 0, f"not YAML: {what}") from None

@@ -1,0 +1,380 @@
+"""Every problem of a file, in one pass, at its true place; and never anything but a `DlmError`."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlm.document import Document, parse
+from dlm.errors import DocumentError, Problem
+from hostile_text import FRAGMENTS, HEADER, hostile, hostile_lines
+
+MISTAKES = """\
+---
+dlm_id: 01KPQ9X100000000000000000I
+dlm_version: 16
+base_model: pocket
+base_model: smollm2-135m
+system_promt: Be brief.
+training:
+  lora_r: 300
+  learning_rate: fast
+  lora_alfa: 16
+  target_modules: [q_proj
+  preference:
+    method: ppo
+    beta: 0.2
+  sources:
+    - include: ["*.md"]
+evals: {tables: {task: spreadsheet, cases: x.jsonl}}
+---
+Prose comes first.
+ ::instruction::
+### Q
+What is one?
+### Q
+What is two?
+### A
+Two.
+### A
+Too much.
+::instruction ::
+Not in a question.
+### Q
+
+### A
+An answer.
+### q
+Lower case?
+### A
+
+::Preference::
+### Prompt
+p
+### Rejected
+r
+### Prompt
+p
+### Chosen
+c
+### Rejected:
+r
+::instrction::
+### Q
+q
+### A
+a
+::note::
+Anything.
+::preference::
+<!-- dlm-auto-mined: judge_name="x" mined_at="now" -->
+### Prompt
+p
+### Chosen
+c
+### Chosen
+c2
+### Rejected
+r
+::instruction::
+::preference#Loud Voice::
+### Prompt
+p
+### Chosen
+c
+### Rejected
+r
+::image path="a.png" alt="b"::
+::instruction::
+### Q
+Is this code closed?
+### A
+~~~~
+no
+~~~
+::prose::
+  ```python
+neither is this
+"""
+
+PLANTED = [  # (line, column, code)
+    (2, 9, "bad-value"), (3, 14, "bad-value"), (5, 1, "duplicate-key"), (6, 1, "unknown-key"),
+    (8, 11, "bad-value"), (9, 18, "bad-value"), (10, 3, "unknown-key"), (11, 19, "yaml"),
+    (13, 13, "bad-value"), (14, 5, "unknown-key"), (16, 7, "missing-key"), (17, 17, "bad-value"),
+    (20, 1, "near-fence"), (21, 1, "missing-heading"), (27, 1, "misplaced-heading"),
+    (29, 14, "near-fence"), (30, 1, "stray-text"), (31, 1, "empty-text"), (35, 5, "near-heading"),
+    (37, 1, "empty-text"), (39, 3, "near-fence"), (42, 1, "misplaced-heading"), (48, 13, "near-heading"),
+    (50, 8, "near-fence"), (55, 1, "unknown-fence"), (58, 1, "bad-provenance"), (63, 1, "misplaced-heading"),
+    (67, 1, "empty-section"), (68, 14, "near-fence"), (75, 1, "unknown-fence"), (80, 1, "unclosed-code"),
+    (84, 3, "unclosed-code"),
+]  # fmt: skip
+
+
+def problems_of(source: str | bytes) -> list[Problem]:
+    """What is wrong with a source, in the order of places."""
+    try:
+        parse(source)
+    except DocumentError as error:
+        return list(error.problems)
+    return []
+
+
+@pytest.mark.parametrize("feed", ["\n", "\r\n"])
+def test_all_of_many_planted_mistakes_are_reported_at_their_places(feed: str) -> None:
+    found = problems_of(MISTAKES.replace("\n", feed))
+    assert [(problem.line, problem.column, problem.code) for problem in found] == PLANTED
+    assert len(PLANTED) >= 30
+    assert len({code for _, _, code in PLANTED}) >= 15
+
+
+@pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        (" ::instruction::", "::instruction::"),
+        (":: instruction ::", "::instruction::"),
+        ("::instruction:: ", "::instruction::"),
+        ("::Instruction::", "::instruction::"),
+        ("::PREFERENCE::", "::preference::"),
+        ("::instruction:", "::instruction::"),
+        ("::instruction", "::instruction::"),
+        (":instruction:", "::instruction::"),
+        (":::preference:::", "::preference::"),
+        ("::prose::\u200b", "::prose::"),
+        ("\ufeff::prose::", "::prose::"),
+        ("::prose::\xa0", "::prose::"),
+        ("::instructions::", "::instruction::"),
+        ("::instruction #tone::", "::instruction#tone::"),
+        ("::instruction#Tone::", "::instruction#tone::"),
+        ("::instruction#::", "::instruction::"),
+        ("::note::", "\\::note::"),
+    ],
+)
+def test_a_near_miss_of_a_fence_shows_the_corrected_line(line: str, fix: str) -> None:
+    (problem,) = [
+        problem
+        for problem in problems_of(
+            f"{HEADER}text\n{line}\n### Q\nq\n### A\na\n### Prompt\np\n### Chosen\nc\n### Rejected\nr\n"
+        )
+        if problem.line == 7 and "fence" in problem.code
+    ]
+    assert problem.fix == fix
+    if not fix.startswith("\\"):
+        assert not [p for p in problems_of(HEADER + fix + "\ntext") if "fence" in p.code]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "::",
+        ":::",
+        ":smile:",
+        "std::vector::size",
+        "::1",
+        "a ::prose:: b",
+        ": instruction",
+        ":::note",
+        "::std::vec",
+        ":: Results ::",
+    ],
+)
+def test_ordinary_lines_with_colons_are_text(line: str) -> None:
+    assert parse(f"{HEADER}{line}\n").sections[0].prose == line
+
+
+@pytest.mark.parametrize(
+    "line", ["### A quick look", "#### Q", "# A", "### Answer", "###", "### Prompting", "  ## Q"]
+)
+def test_ordinary_headings_stay_in_an_answer(line: str) -> None:
+    document = parse(f"{HEADER}::instruction::\n### Q\nq\n### A\na\n{line}\n")
+    assert document.sections[0].questions[0].answer == f"a\n{line}"
+
+
+def test_headings_of_the_other_kind_are_text() -> None:
+    document = parse(f"{HEADER}### Q\n\n::instruction::\n### Q\n### Prompt\n### A\n### chosen\n")
+    assert document.sections[0].prose == "### Q"
+    assert document.sections[1].questions[0].prompt == "### Prompt"
+    assert document.sections[1].questions[0].answer == "### chosen"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        "```\n::prose::\n### A\n```",
+        "````\n```\n::prose::\n````",
+        "~~~\n```\n::prose::\n~~~",
+        "   ```sh\n::prose::\n  `````",
+        "~~~ a ` b\n::prose::\n~~~~   ",
+    ],
+)
+def test_fenced_code_hides_fences_and_headings(block: str) -> None:
+    document = parse(f"{HEADER}::instruction::\n### Q\nq\n### A\n{block}\n\n### Q !probe\nx\n### A\ny\n")
+    first, second = document.sections[0].questions
+    assert first.answer == block
+    assert second.probe
+
+
+@pytest.mark.parametrize("line", ["    ```", "``` a`b", "``", "x ```"])
+def test_what_commonmark_does_not_call_a_code_fence_hides_nothing(line: str) -> None:
+    document = parse(f"{HEADER}{line}\n::prose::\nb\n{line}\n")
+    assert len(document.sections) == 2
+
+
+def test_an_unclosed_block_is_reported_at_its_opening_and_hides_nothing() -> None:
+    found = problems_of(f"{HEADER}a\n```\nb\n::nothing::\n")
+    assert [(problem.line, problem.code) for problem in found] == [(7, "unclosed-code"), (9, "unknown-fence")]
+
+
+def test_a_forgotten_closing_fence_far_above_is_named() -> None:
+    found = problems_of(f"{HEADER}a\n```\nb\n::prose::\nc\n```\nd\n```\n")
+    assert [problem.line for problem in found] == [13]
+    assert "line 7" in found[0].message
+    assert "line 9" in found[0].message
+
+
+@pytest.mark.parametrize(
+    ("source", "line", "column", "code"),
+    [
+        (b"", 1, 1, "no-header"),
+        (b"text\n", 1, 1, "no-header"),
+        (b"::instruction::\n### Q\nq\n### A\na\n", 1, 1, "no-header"),
+        (b"--- \ndlm_id: 01KPQ9X1000000000000000000\nbase_model: x\n---\n", 1, 1, "header-fence"),
+        (b"---\ndlm_id: 01KPQ9X1000000000000000000\nbase_model: x\n---  \n---\n", 4, 4, "header-fence"),
+        (b"---\ndlm_id: 01KPQ9X1000000000000000000\nbase_model: x\n\ntext", 1, 1, "header-fence"),
+        (HEADER.encode() + b"ab\xffc", 6, 3, "not-utf8"),
+        (HEADER.encode() + "é\n\né".encode("latin-1"), 6, 1, "not-utf8"),
+        (HEADER.encode() + b"ab\n\x00", 7, 1, "nul"),
+        (b"---\ndlm_id: 01KPQ9X1000000000000000000\nbase_model: x\x07\n---\n", 3, 14, "yaml"),
+        (HEADER.encode() + b"\xed\xa0\x80", 6, 1, "not-utf8"),
+    ],
+)
+def test_files_that_are_no_documents_are_refused_at_the_right_place(
+    source: bytes, line: int, column: int, code: str
+) -> None:
+    first = problems_of(source)[0]
+    assert (first.line, first.column, first.code) == (line, column, code)
+
+
+def test_a_file_without_a_header_is_told_what_to_type() -> None:
+    with pytest.raises(DocumentError, match=r"dlm init --adopt"):
+        parse("just text\n")
+
+
+def test_a_byte_order_mark_is_a_warning() -> None:
+    document = parse(b"\xef\xbb\xbf" + HEADER.encode() + b"text\n")
+    assert document.text == HEADER + "text\n"
+    assert [warning.code for warning in document.warnings] == ["bom"]
+
+
+def test_a_binary_file_gives_a_short_report() -> None:
+    assert len(problems_of(bytes(range(128, 256)) * 4096)) < 110
+    assert len(problems_of(b"\xff\n" * 200_000)) < 110
+
+
+def test_lone_surrogates_in_text_are_problems() -> None:
+    assert [problem.code for problem in problems_of(HEADER + "a\ud800")] == ["not-utf8"]
+
+
+def test_a_probe_that_is_trained_on_is_a_warning() -> None:
+    pair = "### Q{}\nq\n### A\na\n"
+    document = parse(HEADER + "::instruction::\n" + pair.format("") + pair.format(" !probe"))
+    assert [(warning.code, warning.line) for warning in document.warnings] == [("probe-leak", 11)]
+
+
+def well_placed(source: str | bytes) -> Document | None:
+    """Parse; whatever is wrong must be a DocumentError whose places are in the source."""
+    try:
+        return parse(source)
+    except DocumentError as error:
+        text = source.decode("utf-8", "replace") if isinstance(source, bytes) else source
+        lines = text.split("\n")
+        for problem in error.problems:
+            assert 1 <= problem.line <= len(lines) + 1
+            assert problem.column >= 1
+        return None
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_parse_or_raise_a_document_error(data: bytes) -> None:
+    well_placed(data)
+    well_placed(HEADER.encode() + data)
+
+
+@given(st.one_of(hostile, hostile_lines, st.text()), st.booleans())
+def test_any_body_parses_or_raises_a_document_error(body: str, crlf: bool) -> None:
+    document = well_placed((HEADER + body).replace("\n", "\r\n" if crlf else "\n"))
+    if document:
+        ends = [section.span for section in document.sections]
+        assert all(a[1] <= b[0] for a, b in itertools.pairwise(ends))
+
+
+YAML = (
+    "a", "dlm_id", "base_model", "training", "lora_r", "evals", "01KPQ9X1000000000000000000", ": ", ":", "\n", "\n  ", "\n- ",
+    "- ", "? ", "[", "]", "{", "}", ", ", "&x ", "*x", "<<: *x", "!!str ", "!foo ", "!!python/name:os ", "'", '"', "|\n ", ">",
+    "# c", "%YAML 1.1\n", "---\n", "...\n", "~", "1e999", ".nan", "0x_", "=", "\t", "\r", "\x85", "\u2028", "\x07", "@", "`",
+)  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(YAML), max_size=30).map("".join))
+def test_any_header_parses_or_raises_a_document_error(header: str) -> None:
+    well_placed(f"---\n{header}\n---\ntext\n")
+    well_placed(HEADER[:-4] + header + "\n---\n")
+
+
+@given(st.lists(st.sampled_from([*FRAGMENTS, *YAML, HEADER]), max_size=30).map("".join))
+def test_any_mixture_parses_or_raises_a_document_error(source: str) -> None:
+    well_placed(source)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 200_000,
+        "{" * 200_000,
+        "- " * 100_000,
+        "a: " * 80_000,
+        "? " * 100_000,
+        "a: &a [x,x,x,x,x,x,x,x,x]\n"
+        + "".join(
+            f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+        ),
+        "a: &a [*a]",
+        "a: &a {<<: *a}",
+        "x" * 1_000_000,
+        "'" * 200_001,
+        "seed: " + "9" * 10_000,
+        "a: |\n" + " x\n" * 60_000,
+    ],
+)
+def test_hostile_yaml_is_refused_quickly(header: str) -> None:
+    found = problems_of(f"---\n{header}\n---\n")
+    assert found
+    assert len(found) < 60
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "\n" * 1_000_000,
+        ":" * 1_000_000,
+        "::x" * 300_000,
+        "```x\n" * 200_000,
+        "".join(f"{'`' * (3 + i % 1000)}\n" for i in range(2000, 0, -1)),
+        "\\" * 1_000_000,
+        "\\\r" * 500_000,
+        " " * 1_000_000 + "::prose::",
+        "::instruction::\n" + "### Q\nq\n### A\na\n" * 60_000,
+        "::instruction::\n### Q\n" + "\\### A\n" * 140_000 + "### A\na\n",
+        "::prose::\na\n" * 80_000,
+        "### Q\n" * 160_000,
+        "#" * 1_000_000,
+        "\u200b" * 300_000,
+    ],
+)
+def test_parsing_takes_linear_time(body: str) -> None:
+    start = time.process_time()
+    problems_of(HEADER + body)
+    assert time.process_time() - start < 10  # seconds; whatever is quadratic takes minutes here
