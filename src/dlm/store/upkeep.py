@@ -112,7 +112,7 @@ def prune(
         UsageError: an unwanted version is the current one or an ancestor of it; nothing was removed then.
         MissingRecordError: no such version.
     """
-    doomed = [versions.get(name) for name in unwanted]
+    doomed = [version for name in dict.fromkeys(unwanted) if not (version := versions.get(name)).removed_at]
     current = versions.current_name()
     needed = {version.name for version in versions.lineage(current)} if current else set()
     for version in doomed:
@@ -139,8 +139,9 @@ def prune(
                 versions.mark_removed(version.name)
             for item in items:
                 remove(item.path, layout.staging)
-            for run_folder in _entries(layout.checkpoints):
-                if not _entries(run_folder):
+            for run in runs.list():
+                run_folder = layout.run_checkpoints(run.id)
+                if run.status != "running" and run_folder.is_dir() and not _entries(run_folder):
                     run_folder.rmdir()
     return PruneReport((*recovered, *items), dry_run)
 
