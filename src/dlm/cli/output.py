@@ -13,7 +13,9 @@ import math
 import os
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,10 +37,13 @@ __all__ = [
     "report",
     "side_by_side",
     "size",
+    "terminal_width",
     "typed",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+MIN_WRAP = 24  # columns below which wrapping makes things worse
 
 _META = "dlm.output"
 
@@ -84,15 +89,31 @@ def typed(*words: str) -> str:
     return shlex.join(words)
 
 
-def pair_lines(items: Mapping[str, str]) -> list[str]:
-    """Names and values under each other, as indented lines; a value of several lines keeps its column."""
-    width = max((_cells(name) for name in items), default=0)
+def pair_lines(items: Mapping[str, str], width: int | None = None) -> list[str]:
+    """Names and values under each other, as indented lines; a value of several lines keeps its column.
+
+    Lines longer than `width` are wrapped between words, and keep their column too.
+    """
+    indent = max((_cells(name) for name in items), default=0) + 4
     lines = []
     for name, value in items.items():
-        first, *more = value.split("\n")
-        lines.append(f"  {_pad(name, width, False)}  {first}".rstrip())
-        lines += [f"  {' ' * width}  {line}".rstrip() for line in more]
+        head = f"  {_pad(name, indent - 4, False)}  "
+        for line in value.split("\n"):
+            for part in _wrap(line, width and width - indent):
+                lines.append((head + part).rstrip())
+                head = " " * indent
     return lines
+
+
+def _wrap(line: str, width: int | None) -> list[str]:
+    if width is None or width < MIN_WRAP or _cells(line) <= width:
+        return [line]
+    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [line]
+
+
+def terminal_width(stream: TextIO | None) -> int | None:
+    """Columns of the terminal behind a stream, None where there is none and lines may be as long as they are."""
+    return shutil.get_terminal_size().columns if is_terminal(stream) else None
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -102,11 +123,15 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 @dataclass
 class Output:
-    """Where one command's results go. With `as_json`, lines and tables are left out and `finish` prints the envelope."""
+    """Where one command's results go. With `as_json`, lines and tables are left out and `finish` prints the envelope.
+
+    `aside` prints what goes to stderr; a live display puts its own in, which prints above the display.
+    """
 
     command: str
     as_json: bool
     warnings: list[str] = field(default_factory=list)
+    aside: Callable[[str], None] = field(default_factory=lambda: _aside)
 
     def line(self, text: str = "") -> None:
         """A line of the result."""
@@ -125,12 +150,12 @@ class Output:
 
     def note(self, text: str) -> None:
         """Progress or a remark, on stderr."""
-        _aside(clean(text))
+        self.aside(clean(text))
 
     def warn(self, text: str) -> None:
         """A warning: on stderr, and in the envelope's `warnings`."""
         self.warnings.append(text)
-        _aside(_styled("warning: ", sys.stderr, fg="yellow") + clean(text))
+        self.aside(_styled("warning: ", sys.stderr, fg="yellow") + clean(text))
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
         """A table of the result; the columns named in `right` are aligned to the right."""
@@ -143,7 +168,7 @@ class Output:
 
     def pairs(self, items: Mapping[str, str]) -> None:
         """Names and values under each other."""
-        for line in pair_lines(items):
+        for line in pair_lines(items, terminal_width(sys.stdout)):
             self.line(line)
 
     def finish(self, data: Mapping[str, Any]) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dlm.cli.output import Output, clean, duration, is_terminal, pair_lines, plural
+from dlm.cli.output import Output, clean, duration, is_terminal, pair_lines, plural, terminal_width
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.status import Status
 
@@ -30,21 +31,22 @@ class TrainProgress:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._live = is_terminal(sys.stderr)
+        self._console: Console | None = None
         self._status: Status | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._began = time.monotonic()
-        self._first_step = 0  # the step this invocation started from: a resumed run must not flatter its ETA
+        self._first_step = 0  # the step this invocation starts after: a resumed run must not flatter its ETA
+        # Step and time that the ETA counts from: the end of the first step, which also pays for memory and kernels.
+        self._timed_from: tuple[int, float] | None = None
         self._next_line = 1
 
     def __enter__(self) -> TrainProgress:
         if self._live:
             from rich.console import Console
 
-            self._status = Console(stderr=True, highlight=False).status(
-                "loading the libraries and the base …"
-            )
-            self._status.start()
+            self._console = console = Console(stderr=True, highlight=False)
+            self._wait("loading the libraries and the base …")
+            self._output.aside = lambda text: _print_above(console, text)
         return self
 
     def __exit__(
@@ -65,7 +67,7 @@ class TrainProgress:
         self._end_live()
         start = f", going on after step {briefing.resumed_at}" if briefing.resumed_at else ""
         self._output.note(f"run {briefing.run_id}{start}")
-        for line in pair_lines(briefing_items(briefing)):
+        for line in pair_lines(briefing_items(briefing), terminal_width(sys.stderr)):
             self._output.note(line)
         preflight = briefing.preflight
         for skipped in preflight.skipped:
@@ -73,7 +75,7 @@ class TrainProgress:
         for place, token in preflight.special_tokens:
             self.warn(f"{place}: the text spells the control token {token}; the base reads it as that token")
         self._first_step = briefing.resumed_at
-        self._began = time.monotonic()
+        self._timed_from = None
         if self._live:
             self._start_bar(preflight.plan.total_steps)
 
@@ -83,9 +85,10 @@ class TrainProgress:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=text)
             if "valid_loss" in values:
-                self._bar.console.print(f"step {step}: {_held_out(values)}", markup=False)
+                self._output.note(f"step {step}: {_held_out(values)}")
             if step == total:
                 self._end_live()
+                self._wait("asking the probes and keeping the version …")
         elif step >= self._next_line or step == total:
             held_out = _held_out(values)
             self._output.note(f"step {step}/{total}  {text}" + (f"  {held_out}" if held_out else ""))
@@ -95,16 +98,23 @@ class TrainProgress:
         """A checkpoint is safe on disk. Nothing to say: an interrupted run names the step it goes on from."""
 
     def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
-        done = step - self._first_step
-        left_s = (time.monotonic() - self._began) / max(done, 1) * (total - step)
         parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
         if "tokens_per_second" in values:
             parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
-        parts.append(f"{duration(left_s)} left" if step < total else "done")
+        now = time.monotonic()
+        if self._timed_from is None:
+            self._timed_from = (step, now)
+        elif step < total:
+            first, began = self._timed_from
+            parts.append(f"{duration((now - began) / max(step - first, 1) * (total - step))} left")
         return "  ".join(parts)
 
+    def _wait(self, text: str) -> None:
+        if self._console is not None:
+            self._status = self._console.status(text)
+            self._status.start()
+
     def _start_bar(self, total: int) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         self._bar = Progress(
@@ -112,7 +122,7 @@ class TrainProgress:
             MofNCompleteColumn(),
             BarColumn(bar_width=30),
             TextColumn("{task.fields[text]}", markup=False),
-            console=Console(stderr=True, highlight=False),
+            console=self._console,
         )
         self._task = self._bar.add_task("", total=total, completed=self._first_step, text="")
         self._bar.start()
@@ -124,6 +134,12 @@ class TrainProgress:
         if self._bar is not None:
             self._bar.stop()
             self._bar = self._task = None
+
+
+def _print_above(console: Console, text: str) -> None:
+    from rich.text import Text
+
+    console.print(Text.from_ansi(text), soft_wrap=True)
 
 
 def _held_out(values: Mapping[str, float]) -> str:
@@ -148,7 +164,7 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
         f"{preflight.trainable_parameters:,} trained ({share:.1%})",
         "device": f"{briefing.device.value} ({briefing.device.reason}), "
         f"{briefing.dtype.value} ({briefing.dtype.reason})",
-        "rows": ", ".join(f"{count:,} {name}" for name, count in preflight.rows.items() if count)
+        "rows": ", ".join(f"{name} {count:,}" for name, count in preflight.rows.items() if count)
         + (f"\n{preflight.split_reason}" if preflight.split_reason else ""),
         "tokens": f"{preflight.tokens_min:,} to {preflight.tokens_max:,} in a row, median "
         f"{preflight.tokens_median:,}, {preflight.tokens_total:,} in all; "

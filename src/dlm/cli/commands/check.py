@@ -10,9 +10,11 @@ from typing import Any
 import click
 
 from dlm.cli.options import DOCUMENT
-from dlm.cli.output import Output, json_option, plural
+from dlm.cli.output import Output, json_option, plural, typed
 
 __all__ = ["check"]
+
+NO_HEADER = "no-header"  # the document room's code for a file that `dlm init --adopt` can mend
 
 
 @click.command()
@@ -70,3 +72,5 @@ def _print(output: Output, report: dict[str, Any]) -> None:
         output.line(f"{path}: no problems: {counts}{warned}")
     else:
         output.line(f"{path}: {plural(len(report['problems']), 'problem')}")
+        if any(problem["code"] == NO_HEADER for problem in report["problems"]):
+            output.line(f"next: {typed('dlm', 'init', '--adopt', path)}")

@@ -10,7 +10,7 @@ import click
 
 from dlm.cli.commands.train import report_data
 from dlm.cli.extras import require_training
-from dlm.cli.output import Output, duration, json_option
+from dlm.cli.output import Output, duration, json_option, typed
 from dlm.cli.progress import TrainProgress
 
 if TYPE_CHECKING:
@@ -71,11 +71,22 @@ def _tell(output: Output, report: DemoReport) -> None:
         output.pairs({"question": later.prompt, "base": earlier.answer, run.version: later.answer})
     output.line()
     output.heading("The same by hand")
-    output.line(f"  dlm init {path.parent / 'again.dlm'} --template release-notes")
-    output.line(f"  dlm train {path.parent / 'again.dlm'}")
-    if report.after:
-        output.line(f'  dlm prompt {path.parent / "again.dlm"} "{report.after[0].prompt}"')
-    output.line(f'  dlm prompt {path} "…" --compare base {run.version}')
-    output.line(f"  dlm show {path}")
+    again = str(path.with_name("again.dlm"))
+    commands = [
+        ("init", again, "--template", "release-notes"),
+        ("train", again),
+        *(("prompt", again, answer.prompt) for answer in report.after[:1]),
+        (
+            "prompt",
+            str(path),
+            *(answer.prompt for answer in report.after[:1]),
+            "--compare",
+            "base",
+            run.version,
+        ),
+        ("show", str(path)),
+    ]
+    for words in commands:
+        output.line(f"  {typed('dlm', *words)}")
     output.line()
     output.line(f"All of it took {duration(report.elapsed_s)}.")

@@ -26,7 +26,7 @@ __all__ = ["export"]
 @click.option(
     "--merged", is_flag=True, help="A complete model, adapter merged into the base, instead of a PEFT folder."
 )
-@version_option("Version to write. Default: the current one.")
+@version_option("Version to write.  [default: the current one]")
 @json_option
 def export(output: Output, document: Path, target: Path, merged: bool, version: str | None) -> None:
     """Write a version as plain PEFT files or a merged model, with a model card."""

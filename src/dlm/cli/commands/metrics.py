@@ -41,7 +41,7 @@ _WATCHED = (
 
 @click.command()
 @document_argument
-@click.option("--run-id", type=click.IntRange(1), metavar="N", help="Which run. Default: the newest one.")
+@click.option("--run-id", type=click.IntRange(1), metavar="N", help="Which run.  [default: the newest]")
 @click.option("--names", metavar="A,B", help="Only these metrics, separated by commas.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print every step as CSV.")
 @click.option("--watch", is_flag=True, help="Refresh while the run is running, and end with it.")

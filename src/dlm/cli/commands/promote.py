@@ -16,7 +16,13 @@ __all__ = ["promote"]
 @click.command()
 @document_argument
 @click.argument("version", metavar="VERSION")
-@click.option("--reason", default="by hand", show_default=True, help="Why; kept with the version's history.")
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    default="by hand",
+    show_default=True,
+    help="Why; kept with the version's history.",
+)
 @json_option
 def promote(output: Output, document: Path, version: str, reason: str) -> None:
     """Make a version the current one: what `dlm prompt` asks and `dlm export` writes."""

@@ -25,6 +25,7 @@ __all__ = ["prompt"]
 @click.option(
     "--temp",
     type=click.FloatRange(0),
+    metavar="T",
     default=0.0,
     show_default=True,
     help="Sampling temperature; 0 takes the likeliest token each time, so the answer repeats exactly.",
@@ -32,6 +33,7 @@ __all__ = ["prompt"]
 @click.option(
     "--top-p",
     type=click.FloatRange(0, 1, min_open=True),
+    metavar="P",
     default=1.0,
     show_default=True,
     help="Sample among the likeliest tokens that hold this share of the probability.",
@@ -39,6 +41,7 @@ __all__ = ["prompt"]
 @click.option(
     "--top-k",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
     show_default=True,
     help="Sample among this many tokens; 0 = all.",
@@ -46,6 +49,7 @@ __all__ = ["prompt"]
 @click.option(
     "--repetition-penalty",
     type=click.FloatRange(0, min_open=True),
+    metavar="F",
     default=1.0,
     show_default=True,
     help="Above 1, tokens that were used already become less likely.",
@@ -53,12 +57,15 @@ __all__ = ["prompt"]
 @click.option(
     "--max-new-tokens",
     type=click.IntRange(1),
+    metavar="N",
     default=256,
     show_default=True,
     help="Longest answer in tokens.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the sampling.")
-@version_option("Version to ask, such as v0001, or base for the untrained base. Default: the current one.")
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="N", default=0, show_default=True, help="Seed of the sampling."
+)
+@version_option("Version to ask, such as v0001, or base for the untrained base.  [default: the current one]")
 @click.option("--compare", nargs=2, metavar="A B", help="Two versions to ask side by side.")
 @device_option
 @json_option
@@ -120,7 +127,7 @@ def _read_question(output: Output, question: str | None) -> str:
     if question is None or question == "-":
         if is_terminal(sys.stdin):
             output.note("type the question; Ctrl-D on a line of its own ends it")
-        raw = click.get_binary_stream("stdin").read()
+        raw = sys.stdin.buffer.read() if sys.stdin is not None else b""  # None: closed by the caller
         try:
             question = raw.decode("utf-8")
         except UnicodeDecodeError as error:

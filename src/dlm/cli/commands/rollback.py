@@ -15,7 +15,13 @@ __all__ = ["rollback"]
 
 @click.command()
 @document_argument
-@click.option("--reason", default="by hand", show_default=True, help="Why; kept with the version's history.")
+@click.option(
+    "--reason",
+    metavar="TEXT",
+    default="by hand",
+    show_default=True,
+    help="Why; kept with the version's history.",
+)
 @json_option
 def rollback(output: Output, document: Path, reason: str) -> None:
     """Go back to the version that was current before. Nothing is removed: promote brings the other one back."""

@@ -11,7 +11,7 @@ import click
 
 from dlm.cli.extras import require_training
 from dlm.cli.options import device_option, document_argument
-from dlm.cli.output import Output, duration, json_option
+from dlm.cli.output import Output, duration, json_option, plural, typed
 from dlm.cli.progress import TrainProgress
 from dlm.errors import UsageError
 
@@ -30,10 +30,21 @@ __all__ = ["print_report", "report_data", "train"]
     show_default=True,
     help="Which phases to run; all = supervised fine-tuning.",
 )
-@click.option("--max-steps", type=click.IntRange(1), help="Stop after this many optimiser steps.")
-@click.option("--seed", type=click.IntRange(0), help="Seed of row order, dropout and adapter initialisation.")
 @click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Any knob of the recipe. Repeatable."
+    "--max-steps", type=click.IntRange(1), metavar="N", help="Stop after this many optimiser steps."
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Seed of row order, dropout and adapter initialisation.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Any knob of the recipe, such as lora_r=16. Repeatable.",
 )
 @click.option(
     "--rows",
@@ -86,10 +97,8 @@ def _knobs(assignments: Sequence[str], **flags: Any) -> dict[str, Any]:
     from dlm.recipe import parse_assignment  # pydantic: not for --help
 
     knobs: dict[str, Any] = {}
-    given = [*(parse_assignment(text) for text in assignments), *flags.items()]
-    for name, value in given:
-        if value is None and name in flags:
-            continue
+    stated = [(name, value) for name, value in flags.items() if value is not None]
+    for name, value in [*map(parse_assignment, assignments), *stated]:
         if name in knobs and knobs[name] != value:
             raise UsageError(
                 f"{name} is given two values: {knobs[name]} and {value}", next_step="name it once"
@@ -107,11 +116,13 @@ def print_report(output: Output, document: Path, report: TrainReport) -> None:
     last = report.last
     items = {"training loss": f"{report.smoothed_loss:.4f} (mean of the last tenth of the steps)"}
     if "train_mean_token_accuracy" in last:
-        items["token accuracy"] = f"{last['train_mean_token_accuracy']:.1%} of the last step's answer tokens"
+        items["token accuracy"] = (
+            f"{last['train_mean_token_accuracy']:.1%} of the last step's tokens to learn"
+        )
     if "full_valid_loss" in last:
         items["validation loss"] = f"{last['full_valid_loss']:.4f}"
     if report.skipped_rows:
-        items["left out"] = f"{report.skipped_rows} rows that did not fit"
+        items["left out"] = f"{plural(report.skipped_rows, 'row')} that did not fit"
     if report.probes:
         exact = sum(pair.after.exact for pair in report.probes)
         before = sum(pair.before.exact for pair in report.probes)
@@ -123,8 +134,8 @@ def print_report(output: Output, document: Path, report: TrainReport) -> None:
             {"probe": pair.after.prompt, "base": pair.before.answer, report.version: pair.after.answer}
         )
     output.line()
-    output.line(f'next: dlm prompt {document} "…"')
-    output.line(f"      dlm metrics {document} --run-id {report.run_id}")
+    output.line(f'next: {typed("dlm", "prompt", str(document))} "…"')
+    output.line(f"      {typed('dlm', 'metrics', str(document), '--run-id', str(report.run_id))}")
 
 
 def report_data(document: Path, report: TrainReport) -> dict[str, Any]:

@@ -1,0 +1,171 @@
+"""How a training looks to a person who watches, and to a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dlm.cli.output import Output
+from dlm.cli.progress import TrainProgress, briefing_items
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture
+def briefing() -> Any:
+    from dlm.recipe import Choice, Recipe, resolve
+    from dlm.training import Estimate, Plan, Preflight, Row
+    from dlm.training.examples import SkippedRow
+    from dlm.workflow.train import Briefing
+
+    plan = Plan(n_examples=40, rows_per_step=8, micro_rows=4, total_steps=100, eval_every=10, save_every=10)
+    row = Row("chat", "a\x1b[31m", "b", "notes.dlm", 9)
+    preflight = Preflight(
+        rows={"train": 40, "validation": 4, "probes": 0},
+        tokens_min=3,
+        tokens_median=20,
+        tokens_max=99,
+        tokens_total=900,
+        max_len=Choice(2048, "the base's context"),
+        skipped=[SkippedRow(row, "3,000 tokens")],
+        split_prose=2,
+        special_tokens=[("notes.dlm:4", "<|end|>")],
+        split_reason="4 of 44 rows are held out",
+        plan=plan,
+        epochs=Choice(20.0, "raised so that\x1b[2J"),
+        micro=Choice(4, "rows are short"),
+        trainable_parameters=10,
+        total_parameters=1000,
+    )
+    resolved = resolve(Recipe(), {}, {"seed": 3})
+    estimate = Estimate(61.0, 512.0)
+    device = Choice("cpu", "no GPU"), Choice("fp32", "exact")
+    return Briefing(
+        1,
+        0,
+        Path("notes.dlm"),
+        "pocket",
+        *device,
+        {"prose": 0, "instruction": 2},
+        resolved,
+        preflight,
+        estimate,
+    )
+
+
+def run(view: TrainProgress, briefing: Any, total: int = 100) -> None:
+    view.briefing(briefing)
+    for step in range(1, total + 1):
+        held_out = {"valid_loss": 0.5} if step % 50 == 0 else {}
+        view.step(step, total, {"train_loss": 1 / step, "tokens_per_second": 1000.0, **held_out})
+        view.checkpoint(step)
+
+
+def test_off_a_terminal_about_twenty_plain_lines(briefing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output("train", as_json=False)
+    with TrainProgress(output) as view:
+        run(view, briefing)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    steps = [line for line in shown.err.splitlines() if line.startswith("step ")]
+    assert 20 <= len(steps) <= 24
+    assert steps[0].startswith("step 1/100  loss 1.0000  1,000 tokens/s")
+    assert "left" in steps[1]
+    assert steps[-1].startswith("step 100/100  loss 0.0100")
+    assert "validation loss 0.5000" in steps[-1]
+    assert "\x1b" not in shown.err
+    assert any("notes.dlm:9: 3,000 tokens" in warning for warning in output.warnings)
+    assert any("<|end|>" in warning for warning in output.warnings)
+
+
+def test_the_preflight_shows_values_with_their_reasons(briefing: Any) -> None:
+    items = briefing_items(briefing)
+    assert "no GPU" in items["device"]
+    assert "exact" in items["device"]
+    assert "seed 3  (flag)" in items["knobs"]
+    assert "the base's context" in items["tokens"]
+    assert items["estimate"] == "1:01 min, 512 MB of memory"
+    assert "2 texts" in items["prose"]
+    assert "1 row" in items["left out"]
+
+
+def test_a_short_run_shows_every_step(briefing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainProgress(Output("train", as_json=True)) as view:
+        run(view, briefing, total=3)
+    assert [line.split()[1] for line in capsys.readouterr().err.splitlines() if line.startswith("step ")] == [
+        "1/3",
+        "2/3",
+        "3/3",
+    ]
+
+
+def read_terminal(master: int) -> Iterator[bytes]:
+    """What is written to a terminal until its other end closes."""
+    with contextlib.suppress(OSError):  # EIO: nobody has it open any more
+        while piece := os.read(master, 65536):
+            yield piece
+
+
+def test_on_a_terminal_a_live_line_with_remarks_above_it(
+    briefing: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, slave = pty.openpty()
+    pieces: list[bytes] = []
+    reader = threading.Thread(target=lambda: pieces.extend(read_terminal(master)))
+    reader.start()
+    with os.fdopen(slave, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        monkeypatch.setenv("COLUMNS", "100")
+        with TrainProgress(Output("train", as_json=False)) as view:
+            view.note("a remark")
+            run(view, briefing, total=4)
+            view.note("at the end")
+    reader.join()
+    os.close(master)
+    shown = b"".join(pieces).decode()
+    assert "a remark\r\n" in shown
+    assert "at the end\r\n" in shown
+    assert "4/4" in shown
+    assert "\\x1b[2J" in shown  # what a document says never clears a screen
+
+
+def test_a_reader_of_remarks_that_leaves_ends_nothing(briefing: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone:
+        def write(self, text: str) -> None:
+            raise BrokenPipeError
+
+        def isatty(self) -> bool:
+            return False
+
+        closed = False
+        flush = close = lambda self: None
+
+    monkeypatch.setattr("sys.stderr", Gone())
+    with TrainProgress(Output("train", as_json=False)) as view:
+        run(view, briefing, total=3)
+
+
+def test_a_resumed_run_counts_its_time_from_where_it_went_on(
+    briefing: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    with TrainProgress(Output("train", as_json=False)) as view:
+        view.briefing(replace(briefing, resumed_at=90))
+        for step in range(91, 100):
+            clock.now += 1.0
+            view.step(step, 100, {"train_loss": 1.0})
+    lines = capsys.readouterr().err.splitlines()
+    assert "run 1, going on after step 90" in lines
+    assert "step 96/100  loss 1.0000  4.0 s left" in lines

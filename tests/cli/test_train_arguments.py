@@ -1,0 +1,61 @@
+"""The arguments of `dlm train` and `dlm prompt`, as far as they are judged before torch is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlm.cli.commands.prompt import _read_question
+from dlm.cli.commands.train import _knobs
+from dlm.cli.output import Output
+from dlm.errors import DlmError, TextError, UsageError
+
+from .conftest import Dlm
+
+
+def test_knobs_come_from_set_and_from_their_own_flags() -> None:
+    assert _knobs(["lora_r=16", "learning_rate=2e-4"], max_steps=5, seed=None) == {
+        "lora_r": 16,
+        "learning_rate": 2e-4,
+        "max_steps": 5,
+    }
+    assert _knobs(["seed=3"], max_steps=None, seed=3) == {"seed": 3}
+    assert _knobs(["max_steps=null"], max_steps=None, seed=None) == {"max_steps": None}
+
+
+@pytest.mark.parametrize("assignments", [["seed=3", "seed=4"], ["max_steps=4"]])
+def test_a_knob_has_one_value(assignments: list[str]) -> None:
+    with pytest.raises(UsageError, match="two values"):
+        _knobs(assignments, max_steps=5, seed=None)
+
+
+@pytest.mark.parametrize("assignment", ["lora_rank=3", "lora_r", "=3", "lora_r=[", "x" * 10_000])
+def test_knobs_that_cannot_be_read(assignment: str, dlm: Dlm, document: Path) -> None:
+    dlm("train", "notes.dlm", "--set", assignment, expect=2)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "CPU", ""])
+def test_devices_that_are_none(device: str, dlm: Dlm, document: Path) -> None:
+    assert "cuda:N" in dlm("train", "notes.dlm", "--device", device, expect=2).stderr
+
+
+def test_prompt_refuses_what_is_no_question(dlm: Dlm, document: Path) -> None:
+    assert "no question" in dlm("prompt", "notes.dlm", stdin="  \n", expect=2).stderr
+    assert "no question" in dlm("prompt", "notes.dlm", "", expect=2).stderr
+    assert "not UTF-8" in dlm("prompt", "notes.dlm", "-", stdin=b"caf\xe9", expect=1).stderr
+    assert (
+        "exclude"
+        in dlm("prompt", "notes.dlm", "Why?", "--compare", "a", "b", "--version", "c", expect=2).stderr
+    )
+    dlm("prompt", "notes.dlm", "Why?", "--temp", "-1", expect=2)
+    dlm("prompt", "notes.dlm", "Why?", "--top-p", "0", expect=2)
+
+
+def test_a_question_is_text() -> None:
+    output = Output("prompt", as_json=False)
+    assert _read_question(output, " Why? \n") == "Why?"
+    with pytest.raises(TextError):
+        _read_question(output, "caf\udce9")
+    with pytest.raises(DlmError):
+        _read_question(output, "\t")
