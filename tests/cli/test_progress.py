@@ -134,7 +134,7 @@ def test_on_a_terminal_a_live_line_with_remarks_above_it(
     shown = b"".join(pieces).decode()
     assert "a remark\r\n" in shown
     assert "at the end\r\n" in shown
-    assert "4/4" in shown
+    assert "4/100" in shown
     assert "\\x1b[2J" in shown  # what a document says never clears a screen
 
 

@@ -73,7 +73,9 @@ class TrainProgress:
         for skipped in preflight.skipped:
             self.warn(f"left out: {skipped.row.place}: {skipped.reason}")
         for place, token in preflight.special_tokens:
-            self.warn(f"{place}: the text spells the control token {token}; the base reads it as that token")
+            self.warn(
+                f"{place}: the text spells the control token {token}; it is encoded as plain characters"
+            )
         self._first_step = briefing.resumed_at
         self._timed_from = None
         if self._live:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +212,7 @@ def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
             run["kind"],
             run["status"],
             _local(run["started_at"]),
-            _took(run["started_at"], run["finished_at"]),
+            _took(run),
             f"{run['steps']}/{run['planned_steps']}",
             NONE if run["train_loss"] is None else f"{run['train_loss']:.4f}",
             run["version"] or NONE,
@@ -231,7 +231,9 @@ def _local(time: str) -> str:
     return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def _took(started: str, finished: str | None) -> str:
-    if finished is None:
-        return NONE
-    return duration((datetime.fromisoformat(finished) - datetime.fromisoformat(started)).total_seconds())
+def _took(run: dict[str, Any]) -> str:
+    """How long a run took, or has taken so far."""
+    if run["finished_at"] is None and run["status"] != "running":
+        return NONE  # its process died; the next training finds out when
+    ended = datetime.fromisoformat(run["finished_at"]) if run["finished_at"] else datetime.now(UTC)
+    return duration((ended - datetime.fromisoformat(run["started_at"])).total_seconds())

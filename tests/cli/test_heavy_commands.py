@@ -1,0 +1,101 @@
+"""`dlm train`, `prompt`, `export` and `demo` as commands: what they print, and that their JSON fits the schemas.
+
+What they learn is for tests/e2e; here a few steps are enough.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import BODY, HEADER, Dlm
+from .test_schemas import validate
+
+pytestmark = pytest.mark.torch
+
+PROBE = "### Q !probe\nWhy not?\n### A\nBecause of that.\n"
+
+
+@pytest.fixture
+def document() -> Path:
+    path = Path("my notes.dlm")
+    path.write_text(HEADER + BODY + PROBE, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def trained(dlm: Dlm, document: Path) -> str:
+    """The document after a training of two steps."""
+    dlm("train", str(document), "--max-steps", "2", "--device", "cpu")
+    return str(document)
+
+
+def test_train_tells_before_during_and_after(dlm: Dlm, document: Path) -> None:
+    result = dlm("train", str(document), "--max-steps", "2", "--set", "lora_r=4", "--seed", "7")
+    assert "lora_r 4  (flag)" in result.stderr
+    assert "step 1/2" in result.stderr
+    assert "step 2/2" in result.stderr
+    assert result.stdout.startswith("v0001 is current: run 1, 2 steps in ")
+    assert "probes          0 of 1 answered exactly" in result.stdout
+    assert "dlm prompt 'my notes.dlm'" in result.stdout
+
+
+def test_train_json(dlm: Dlm, document: Path) -> None:
+    Path("rows.jsonl").write_text(
+        json.dumps({"prompt": "Who?", "completion": "We."}) + "\n", encoding="utf-8"
+    )
+    result = dlm("train", str(document), "--max-steps", "2", "--rows", "rows.jsonl", "--json")
+    data = validate(json.loads(result.stdout))
+    assert data["version"] == "v0001"
+    assert data["steps"] == 2
+    assert data["probes"][0]["after"]["reference"] == "Because of that."
+    validate(dlm.json("show", str(document)))
+    validate(dlm.json("metrics", str(document)))
+    validate(dlm.json("train", str(document), "--resume", expect=2))
+
+
+def test_prompt_streams_the_answer_and_nothing_else(dlm: Dlm, trained: str) -> None:
+    whole = validate(dlm.json("prompt", trained, "Why?", "--max-new-tokens", "5"))
+    (answer,) = whole["answers"]
+    shown = dlm("prompt", trained, "Why?", "--max-new-tokens", "5")
+    assert shown.stdout == answer["text"] + "\n"
+    assert answer["finish_reason"] != "length" or "--max-new-tokens" in shown.stderr
+    assert dlm("prompt", trained, stdin="Why?\n").stdout == dlm("prompt", trained, "Why?").stdout
+
+
+def test_prompt_compares_two_versions(dlm: Dlm, trained: str) -> None:
+    data = validate(
+        dlm.json("prompt", trained, "Why?", "--compare", "base", "v0001", "--temp", "1", "--seed", "3")
+    )
+    assert [answer["version"] for answer in data["answers"]] == ["base", "v0001"]
+    text = dlm("prompt", trained, "Why?", "--compare", "base", "v0001").stdout
+    assert text.startswith("== base\n")
+    assert "\n\n== v0001\n" in text
+
+
+def test_prompt_before_any_training_says_that_the_base_answers(dlm: Dlm, document: Path) -> None:
+    envelope = dlm.json("prompt", str(document), "Why?", "--max-new-tokens", "3")
+    validate(envelope)
+    assert "base" in envelope["warnings"][0]
+    validate(dlm.json("prompt", str(document), "Why?", "--version", "v0007", expect=1))
+
+
+def test_export_says_what_it_wrote_and_how_to_load_it(dlm: Dlm, trained: str) -> None:
+    result = dlm("export", trained, "--to", "out")
+    assert "v0001 as a PEFT adapter in out: " in result.stdout
+    assert "PeftModel.from_pretrained" in result.stdout
+    data = validate(dlm.json("export", trained, "--to", "whole", "--merged", "--version", "v0001"))
+    assert "model.safetensors" in data["files"]
+    assert "not empty" in dlm("export", trained, "--to", "out", expect=2).stderr
+
+
+@pytest.mark.slow
+def test_the_demo_tells_its_story(dlm: Dlm) -> None:
+    data = validate(dlm.json("demo"))
+    assert data["created"]
+    assert sum(answer["exact"] for answer in data["after"]) > sum(
+        answer["exact"] for answer in data["before"]
+    )
+    assert "dlm init demo/again.dlm --template release-notes" in dlm("demo").stdout
