@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from dlm.tasks import spreadsheet, style
+from tools.pocket import card
 from tools.pocket.corpus import FIRST_EVALUATION_SEED
 from tools.pocket.probe import generate, prompt_ids
 
@@ -348,6 +349,7 @@ def main() -> None:
         learning_curve=learning,
         **facts,
     )
+    card.main()
 
 
 if __name__ == "__main__":

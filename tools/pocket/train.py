@@ -3,7 +3,7 @@
     python -m tools.pocket.train [--steps N] [--fresh] [--threads N] [--no-publish]
 
 Work files go to `tools/pocket/work/`; the finished checkpoint goes to `src/dlm/bases/pocket/`. A killed run
-goes on where it last saved. The rate is constant to 60 % of the run, then falls linearly to zero.
+goes on where it last saved. The rate is constant to 40 % of the run, then falls linearly to zero.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shutil
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -32,13 +30,11 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "tools" / "pocket" / "work"
 POCKET = ROOT / "src" / "dlm" / "bases" / "pocket"
 SEED = 7
-STEPS = 8000
+STEPS = 7200
 PACK_TOKENS = 4096
 MATRIX_RATE, VECTOR_RATE = 0.02, 4e-3
-WARMUP_STEPS, CONSTANT_UNTIL = 60, 0.6
+WARMUP_STEPS, CONSTANT_UNTIL = 60, 0.4
 SAVE_EVERY, PROBE_EVERY, SAY_EVERY = 250, 500, 50
-# glibc maps and unmaps large activations at every step by default: a quarter of the time at this size.
-_MALLOC = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=8589934592"
 
 
 def rate_factor(step: int, steps: int) -> float:
@@ -150,13 +146,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--no-publish", action="store_true", help="leave the package's checkpoint alone")
     given = parser.parse_args()
-    if sys.platform == "linux" and "GLIBC_TUNABLES" not in os.environ:
-        # The allocator reads its settings at start only, so the process starts over with them.
-        os.execve(
-            sys.executable,
-            [sys.executable, "-m", "tools.pocket.train", *sys.argv[1:]],
-            os.environ | {"GLIBC_TUNABLES": _MALLOC},
-        )
     torch.set_num_threads(given.threads)
     if given.fresh:
         shutil.rmtree(WORK / "checkpoint", ignore_errors=True)
