@@ -109,6 +109,7 @@ def test_metrics_as_csv_reads_back_exactly(dlm: Dlm, train: Train) -> None:
 def test_metrics_that_are_not_there(dlm: Dlm, train: Train) -> None:
     train()
     assert "--names train_loss" in dlm("metrics", "notes.dlm", "--names", "train_los", expect=2).stderr
+    dlm("metrics", "notes.dlm", "--names", " , ", expect=2)
     dlm("metrics", "notes.dlm", "--csv", "--json", expect=2)
     with Home.open().store(DLM_ID) as store, store.lock("test"):
         run = store.runs.start(RunSpec("sft"))

@@ -93,5 +93,5 @@ def test_check_of_several_documents(dlm: Dlm, document: Path) -> None:
 def test_check_of_what_is_no_document(dlm: Dlm) -> None:
     Path("folder").mkdir()
     Path("binary.dlm").write_bytes(bytes(range(256)) * 100)
-    dlm("check", "folder", expect=1)
+    dlm("check", "folder", expect=2)
     dlm("check", "binary.dlm", expect=1)

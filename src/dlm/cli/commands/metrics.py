@@ -103,6 +103,8 @@ def _wanted(store: Store, run: Run, names: str | None) -> list[str] | None:
     from dlm.recipe import nearest
 
     wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise UsageError("--names names no metric", next_step="--names train_loss,valid_loss")
     known = store.metrics.names(run.id)
     for name in wanted:
         if name not in known:
