@@ -33,11 +33,16 @@ class Recorder:
         self.history: dict[int, dict[str, float]] = {}
         self.saved: list[int] = []
         self.stop_after = stop_after
+        self.flushed = 0
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self.history[step] = dict(values)
 
+    def before_checkpoint(self) -> None:
+        self.flushed = len(self.history)
+
     def checkpoint_saved(self, step: int) -> None:
+        assert self.flushed == len(self.history)
         self.saved.append(step)
 
     def stop_requested(self) -> str:

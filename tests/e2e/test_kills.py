@@ -64,7 +64,7 @@ def test_the_second_training_says_who_holds_the_lock(cli: Cli) -> None:
     (cli.folder / "ten.dlm").write_text(ten_questions(), encoding="utf-8")
     first = cli.start("train", "ten.dlm", "--set", "min_steps=100000")
     try:
-        while first.poll() is None and not list(cli.home.glob("store/*/runs/*")):
+        while first.poll() is None and not list(cli.home.glob("store/*/checkpoints/run-*")):
             os.sched_yield()
         refused = cli.run("train", "ten.dlm", expect=1)
         assert str(first.pid) in refused.stderr

@@ -12,21 +12,27 @@ from command_line import TEN, Cli
 
 pytestmark = [pytest.mark.torch, pytest.mark.process]
 
-SEED_SECTION = (
-    "\n::instruction::\n### Q\nHow should release notes read?\n### A\nShort, factual, and low-drama.\n"
-)
+SEED_PAGE = "::instruction::\n### Q\nHow should release notes read?\n### A\nShort, factual, and low-drama.\n"
+QUESTION, ANSWER = "How should release notes read?", "Short, factual, and low-drama."
 
 
-def test_init_train_prompt_on_the_seed_document(cli: Cli) -> None:
-    cli.run("init", "release-notes.dlm", "--template", "empty")
+def test_init_train_prompt(cli: Cli) -> None:
+    cli.run("init", "release-notes.dlm")
+    before = (cli.folder / "release-notes.dlm").read_bytes()
+    assert "v0001" in cli.run("train", "release-notes.dlm").stdout
+    assert cli.run("prompt", "release-notes.dlm", QUESTION).stdout.strip() == ANSWER
+    assert (cli.folder / "release-notes.dlm").read_bytes() == before  # training never changes the document
+
+
+def test_the_seed_page_s_document_has_no_header_and_is_adopted(cli: Cli) -> None:
     document = cli.folder / "release-notes.dlm"
-    document.write_text(document.read_text(encoding="utf-8") + SEED_SECTION, encoding="utf-8")
-    before = document.read_bytes()
-    done = cli.run("train", "release-notes.dlm")
-    assert "v0001" in done.stdout
-    answer = cli.run("prompt", "release-notes.dlm", "How should release notes read?", "--temp", "0")
-    assert answer.stdout.strip() == "Short, factual, and low-drama."
-    assert document.read_bytes() == before
+    document.write_text(SEED_PAGE, encoding="utf-8")
+    refused = cli.run("train", "release-notes.dlm", expect=1)
+    assert "dlm init --adopt release-notes.dlm" in refused.stderr
+    cli.run("init", "--adopt", "release-notes.dlm")
+    assert document.read_text(encoding="utf-8").endswith(SEED_PAGE)
+    cli.run("train", "release-notes.dlm")
+    assert cli.run("prompt", "release-notes.dlm", QUESTION).stdout.strip() == ANSWER
 
 
 def test_ten_questions_are_learnt_exactly_and_the_base_does_not_know_them(
@@ -124,7 +130,7 @@ def test_stop_and_resume_through_the_command_line(cli: Cli, tmp_path: Path) -> N
     whole.run("train", "ten.dlm", *knobs)
     process = cli.start("train", "ten.dlm", *knobs)
     folders = cli.home / "store"
-    while process.poll() is None and not list(folders.glob("*/runs/*/checkpoints/step-*")):
+    while process.poll() is None and not list(folders.glob("*/checkpoints/run-*/step-*")):
         os.sched_yield()
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)

@@ -69,6 +69,7 @@ class Observer(Protocol):
     """Who watches a run: takes metrics as they come, and may ask for a stop at the next step boundary."""
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
+    def before_checkpoint(self) -> None: ...
     def checkpoint_saved(self, step: int) -> None: ...
     def stop_requested(self) -> str: ...
 
@@ -162,6 +163,7 @@ def run_loop(
             last |= values
             stopped = "" if at_end else observer.stop_requested()
             if at_end or stopped or step % plan.save_every == 0:
+                observer.before_checkpoint()  # what was logged must be safe first: a resume does not log it again
                 checkpoints.save(checkpoint_folder, model, optimizer, progress, keep_last=recipe.keep_last)
                 observer.checkpoint_saved(step)
     return LoopResult(progress, last, stopped)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +107,10 @@ def add_adapter(policy: Policy, recipe: Recipe) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(policy.model, config)
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 by a deprecated name; nothing a user could act on
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            return get_peft_model(policy.model, config)
     except ValueError as error:
         linear = {name.rpartition(".")[2] for name, m in policy.model.named_modules() if hasattr(m, "weight")}
         raise UsageError(

@@ -28,7 +28,7 @@ def pick_version(store: Store | None, wanted: str | None) -> Choice[Version | No
     if wanted is not None:
         if store is None:
             raise MissingRecordError(f"no version {wanted}: this document has not been trained", next_step="dlm train DOC")
-        return Choice(store.versions.get(wanted), f"{wanted} was asked for")
+        return Choice(store.versions.verify(store.versions.get(wanted)), f"{wanted} was asked for")
     current = store.versions.current() if store is not None else None
     if current is None:
         return Choice(None, "nothing is trained yet: this is the base")

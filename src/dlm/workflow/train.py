@@ -194,6 +194,8 @@ class _Job:
         )
         if resumed is not None and resumed.base_fingerprint != policy.fingerprint:
             raise self._changed("the base's files", resumed)
+        for remark in policy.notes:
+            self.view.note(f"{self.spec.name}: {remark}")
         model = add_adapter(policy, recipe)
         prepared = prepare_sft(
             self.rows, policy, model, recipe, json.loads(resumed.layout) if resumed else None
@@ -270,10 +272,9 @@ class _Job:
                 measured,
             )
         )
-        for skipped in prepared.preflight.skipped:
-            self.store.runs.event(
-                run.id, "skipped_row", {"place": skipped.row.place, "reason": skipped.reason}
-            )
+        if prepared.preflight.skipped:
+            listed = [{"place": skipped.row.place, "reason": skipped.reason} for skipped in prepared.preflight.skipped]
+            self.store.runs.event(run.id, "skipped_rows", {"rows": listed})
         questions = [Question(row.prompt or "", row.text) for row in self.rows if row.probe]
         trained = replace(policy, model=model)
         with model.disable_adapter():
@@ -348,6 +349,9 @@ class _Observer:
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._writer.log(step, dict(values))
         self._view.step(step, self._total, values)
+
+    def before_checkpoint(self) -> None:
+        self._writer.flush()
 
     def checkpoint_saved(self, step: int) -> None:
         self._view.checkpoint(step)
