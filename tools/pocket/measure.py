@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from bench.report import write_report
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from dlm.bases import resolve_base
+from dlm.model import Chat, Policy, Sample, Settings, load_policy, sample
 from dlm.tasks import spreadsheet, style
 from tools.pocket import card
 from tools.pocket.corpus import FIRST_EVALUATION_SEED
-from tools.pocket.probe import generate, prompt_ids
+from tools.pocket.intervals import Figure, mean, share
 
 ROOT = Path(__file__).resolve().parents[2]
-POCKET = ROOT / "src" / "dlm" / "bases" / "pocket"
 STRESS_LENGTHS = (15, 20, 25, 30, 40, 50, 60, 70)
 STRESS_WINDOW = (0.5, 0.85)
 BEST_OF = 8
@@ -37,40 +34,33 @@ SAMPLES = 4
 ROW_TOKENS = 20
 
 
-def share(hits: Sequence[bool]) -> tuple[float, float, float]:
-    """A share with its Wilson interval."""
-    n, z = len(hits), 1.96
-    p = sum(hits) / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return p, max(0.0, middle - half), min(1.0, middle + half)
+class Tables(NamedTuple):
+    """Row matches per case and sample, and the share of answers that the token budget cut off."""
 
+    matches: list[list[spreadsheet.RowMatch]]
+    cut_off: Figure
 
-def mean(values: Sequence[float]) -> tuple[float, float, float]:
-    """A mean of per-case values with its bootstrap interval (10,000 resamples of cases, fixed seed)."""
-    data = np.asarray(values, dtype=float)
-    if data.min() == data.max():
-        # No spread to resample: the interval of an all-or-nothing share is the honest one.
-        return (
-            share([True] * len(data)) if data[0] == 1.0 else (float(data[0]), float(data[0]), float(data[0]))
-        )
-    picks = np.random.default_rng(0).integers(0, len(data), (10_000, len(data)))
-    low, high = np.percentile(data[picks].mean(axis=1), (2.5, 97.5))
-    return float(data.mean()), float(low), float(high)
+    def mean_of(self, number: Callable[[spreadsheet.RowMatch], float]) -> Figure:
+        """Mean over cases of a number's mean over samples."""
+        return mean([sum(map(number, matches)) / len(matches) for matches in self.matches])
 
 
 class Measurement:
     """Collects rows of the table while it asks the model."""
 
-    def __init__(self, model: LlamaForCausalLM, tokenizer: Tokenizer, cases: int) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
+    def __init__(self, policy: Policy, cases: int) -> None:
+        self.policy = policy
         self.cases = cases
         self.rows: list[dict[str, Any]] = []
+        self._chats: dict[str | None, Chat] = {}
 
-    def note(
-        self, ability: str, measure: str, figure: tuple[float, float, float], cases: int, goal: str = ""
-    ) -> None:
+    def prompt(self, question: str, system: str | None = None) -> list[int]:
+        """The ids of a question as every other path of dlm renders it."""
+        if system not in self._chats:
+            self._chats[system] = Chat(self.policy.tokenizer, system)
+        return self._chats[system].prompt_ids(question)
+
+    def note(self, ability: str, measure: str, figure: Figure, cases: int, goal: str = "") -> None:
         """Add one line to the table and show it."""
         value, low, high = (round(number, 4) for number in figure)
         self.rows.append(
@@ -88,43 +78,53 @@ class Measurement:
             f"{ability:<34}{measure:<38}{value:.3f}  [{low:.3f}, {high:.3f}]  n={cases}  {goal}", flush=True
         )
 
-    def ask(self, prompts: list[list[int]], budget: int, temperature: float = 0.0) -> list[str]:
-        """One answer per prompt."""
-        # Long tables are batched in smaller groups: the cache of 48 would not stay in the processor's own.
-        batch = 16 if budget > 500 else 64
-        return generate(self.model, self.tokenizer, prompts, budget, temperature=temperature, batch=batch)
+    def ask(self, prompts: list[list[int]], budget: int, temperature: float = 0.0) -> list[Sample]:
+        """One answer per prompt; the seed of an answer is its place in the list."""
+        settings = Settings(temperature=temperature, max_new_tokens=budget)
+        return sample(self.policy, prompts, settings, range(len(prompts)))
+
+    def texts(self, prompts: list[list[int]], temperature: float = 0.0) -> list[str]:
+        """The texts of short answers."""
+        return [answer.text for answer in self.ask(prompts, 96, temperature)]
 
     def tables(
         self, seed: int, rows: tuple[int, int], count: int, temperature: float, samples: int = 1
-    ) -> list[list[spreadsheet.RowMatch]]:
-        """For each case, the row matches of its sampled answers."""
+    ) -> Tables:
+        """Clean `count` tables, each `samples` times."""
         cases = spreadsheet.generate(seed, count, rows)
-        prompts = [prompt_ids(self.tokenizer, case.prompt) for case in cases for _ in range(samples)]
+        prompts = [self.prompt(case.prompt) for case in cases for _ in range(samples)]
         answers = self.ask(prompts, (rows[1] + 3) * ROW_TOKENS, temperature)
-        return [
-            [spreadsheet.match_rows(case, answers[at * samples + s]) for s in range(samples)]
+        matches = [
+            [spreadsheet.match_rows(case, answers[at * samples + s].text) for s in range(samples)]
             for at, case in enumerate(cases)
         ]
+        return Tables(matches, share([answer.finish_reason == "length" for answer in answers]))
+
+    def note_tables(self, name: str, found: Tables, goals: dict[str, str]) -> tuple[Figure, Figure]:
+        """The lines that every table measurement has; the share of rows kept and of complete tables."""
+        count = len(found.matches)
+        kept = found.mean_of(lambda match: match.preservation)
+        complete = found.mean_of(lambda match: float(match.all_kept))
+        self.note(name, "rows kept (strict, mean share)", kept, count, goals.get("kept", ""))
+        self.note(name, "all rows kept", complete, count)
+        self.note(
+            name,
+            "unit accuracy (cells of kept rows)",
+            found.mean_of(lambda m: m.unit_accuracy),
+            count,
+            goals.get("unit", ""),
+        )
+        self.note(name, "rows that belong (precision)", found.mean_of(lambda m: m.precision), count)
+        self.note(name, "cut off by the token budget", found.cut_off, count)
+        return kept, complete
 
     def cleaning(self, seed: int, temperature: float) -> None:
         """The main task at 8–12 rows."""
         name = f"spreadsheet 8–12 rows, {'greedy' if not temperature else 'T=1'}"
-        found = [matches[0] for matches in self.tables(seed, (8, 12), self.cases, temperature)]
-        goal = ">= .95" if not temperature else ""
-        self.note(
-            name, "rows kept (strict, mean share)", mean([m.preservation for m in found]), self.cases, goal
-        )
-        self.note(
-            name,
-            "unit accuracy (cells of kept rows)",
-            mean([m.unit_accuracy for m in found]),
-            self.cases,
-            goal,
-        )
-        self.note(name, "all rows kept", share([m.all_kept for m in found]), self.cases)
-        self.note(name, "rows that belong (precision)", mean([m.precision for m in found]), self.cases)
-        self.note(name, "header right", share([m.header_right for m in found]), self.cases)
-        self.note(name, "exactly the gold", share([m.exact for m in found]), self.cases)
+        found = self.tables(seed, (8, 12), self.cases, temperature)
+        self.note_tables(name, found, {} if temperature else {"kept": ">= .95", "unit": ">= .95"})
+        self.note(name, "header right", found.mean_of(lambda m: float(m.header_right)), self.cases)
+        self.note(name, "exactly the gold", found.mean_of(lambda m: float(m.exact)), self.cases)
 
     def styles(self, seed: int) -> None:
         """Substance under greedy decoding and at temperature 1, and the spread of styles there."""
@@ -136,8 +136,8 @@ class Measurement:
         }
         for offset, (kind, (word, right, goal)) in enumerate(checks.items()):
             cases = style.generate(seed + offset, self.cases, (kind,))
-            prompts = [prompt_ids(self.tokenizer, case.question) for case in cases]
-            greedy = self.ask(prompts, 96)
+            prompts = [self.prompt(case.question) for case in cases]
+            greedy = self.texts(prompts)
             self.note(
                 f"{kind} questions, greedy", word, share(list(map(right, cases, greedy))), self.cases, goal
             )
@@ -149,7 +149,7 @@ class Measurement:
                     self.cases,
                     ">= .95",
                 )
-            texts = self.ask([prompt for prompt in prompts for _ in range(SAMPLES)], 96, 1.0)
+            texts = self.texts([prompt for prompt in prompts for _ in range(SAMPLES)], 1.0)
             groups = [texts[at * SAMPLES : (at + 1) * SAMPLES] for at in range(len(cases))]
             spread[kind] = groups
             warm = [
@@ -193,7 +193,7 @@ class Measurement:
     def obedience(self, seed: int) -> None:
         """Whether a style that was asked for is given."""
         cases = style.generate(seed, self.cases, ("fact", "advice"), instructed=1.0)
-        answers = self.ask([prompt_ids(self.tokenizer, case.question, case.system) for case in cases], 96)
+        answers = self.texts([self.prompt(case.question, case.system) for case in cases])
         fits = [
             style.is_brief(text) if case.wanted == "brief" else style.style_of(text) == case.wanted
             for case, text in zip(cases, answers, strict=True)
@@ -201,97 +201,38 @@ class Measurement:
         self.note("style asked for, greedy", "style given", share(fits), self.cases)
 
     def longest_that_fits(self, seed: int) -> int:
-        """The largest number of rows whose prompt and gold fit the context in every case of the seed."""
-        context = self.model.config.max_position_embeddings
+        """The largest number of rows whose prompt and gold fit the context in every one of 50 tables."""
+
+        def tokens(case: spreadsheet.SpreadsheetCase) -> int:
+            return len(self.prompt(case.prompt)) + len(self.policy.chat.completion_ids(case.gold))
+
         rows = 40
-        while rows < 150:
-            cases = spreadsheet.generate(seed, 50, (rows + 1, rows + 1))
-            if (
-                max(
-                    len(prompt_ids(self.tokenizer, c.prompt)) + len(self.tokenizer.encode(c.gold).ids) + 1
-                    for c in cases
-                )
-                > context
-            ):
-                break
+        while (
+            max(map(tokens, spreadsheet.generate(seed, 50, (rows + 1, rows + 1))))
+            <= self.policy.context_length
+        ):
             rows += 1
         return rows
 
     def stress(self, seed: int, sweep_cases: int) -> dict[str, Any]:
         """Row keeping at temperature 1 over table lengths; the stress length; best of 8 there."""
         longest = self.longest_that_fits(seed)
-        lengths = [rows for rows in STRESS_LENGTHS if rows <= longest]
-        if longest not in lengths:
-            lengths.append(longest)
+        lengths = sorted({*(rows for rows in STRESS_LENGTHS if rows < longest), longest})
         kept, complete = {}, {}
         for rows in lengths:
-            found = [m[0] for m in self.tables(seed, (rows, rows), sweep_cases, 1.0)]
-            kept[rows], complete[rows] = (
-                mean([m.preservation for m in found]),
-                share([m.all_kept for m in found]),
-            )
-            name = f"{rows} rows, T=1"
-            self.note(name, "rows kept (strict, mean share)", kept[rows], sweep_cases)
-            self.note(name, "all rows kept", complete[rows], sweep_cases)
-            self.note(
-                name,
-                "unit accuracy (cells of kept rows)",
-                mean([m.unit_accuracy for m in found]),
-                sweep_cases,
-            )
-            self.note(name, "rows that belong (precision)", mean([m.precision for m in found]), sweep_cases)
+            found = self.tables(seed, (rows, rows), sweep_cases, 1.0)
+            kept[rows], complete[rows] = self.note_tables(f"{rows} rows, T=1", found, {})
         length, used = choose_stress_length(kept, complete)
+        name = f"stress length {length} rows"
         runs = self.tables(seed + 1, (length, length), self.cases, 1.0, BEST_OF)
-        name = f"stress length {length} rows, T=1"
-        self.note(
-            name,
-            "rows kept (strict, mean share)",
-            mean([float(np.mean([m.preservation for m in ms])) for ms in runs]),
-            self.cases,
-        )
-        self.note(
-            name,
-            "all rows kept (per sample)",
-            mean([float(np.mean([m.all_kept for m in ms])) for ms in runs]),
-            self.cases,
-        )
-        self.note(
-            name,
-            f"all rows kept in one of {BEST_OF}",
-            share([any(m.all_kept for m in ms) for ms in runs]),
-            self.cases,
-        )
-        self.note(
-            name,
-            "unit accuracy (cells of kept rows)",
-            mean([float(np.mean([m.unit_accuracy for m in ms])) for ms in runs]),
-            self.cases,
-        )
-        self.note(
-            name,
-            "rows that belong (precision)",
-            mean([float(np.mean([m.precision for m in ms])) for ms in runs]),
-            self.cases,
-        )
-        greedy = [m[0] for m in self.tables(seed + 1, (length, length), self.cases, 0.0)]
-        self.note(
-            f"stress length {length} rows, greedy",
-            "rows kept (strict, mean share)",
-            mean([m.preservation for m in greedy]),
-            self.cases,
-        )
-        self.note(
-            f"stress length {length} rows, greedy",
-            "all rows kept",
-            share([m.all_kept for m in greedy]),
-            self.cases,
-        )
+        self.note_tables(f"{name}, T=1, mean of {BEST_OF}", runs, {})
+        best = share([any(match.all_kept for match in matches) for matches in runs.matches])
+        self.note(f"{name}, T=1", f"all rows kept in one of {BEST_OF}", best, self.cases)
+        self.note_tables(f"{name}, greedy", self.tables(seed + 1, (length, length), self.cases, 0.0), {})
         return {"stress_length_rows": length, "stress_measure": used, "longest_that_fits_rows": longest}
 
 
-def choose_stress_length(
-    kept: dict[int, tuple[float, float, float]], complete: dict[int, tuple[float, float, float]]
-) -> tuple[int, str]:
+def choose_stress_length(kept: dict[int, Figure], complete: dict[int, Figure]) -> tuple[int, str]:
     """The shortest length inside the window, by share of rows kept, else by share of complete tables.
 
     When neither falls into the window, the longest length, and the measure says so.
@@ -320,17 +261,8 @@ def main() -> None:
     )
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    torch.manual_seed(0)
     began = time.monotonic()
-    model = AutoModelForCausalLM.from_pretrained(POCKET).eval()
-    library = AutoTokenizer.from_pretrained(POCKET)
-    tokenizer = Tokenizer.from_file(str(POCKET / "tokenizer.json"))
-    rendered = library.apply_chat_template(
-        [{"role": "user", "content": "Hello."}], add_generation_prompt=True, return_dict=False
-    )
-    if rendered != prompt_ids(tokenizer, "Hello."):
-        raise RuntimeError("the measured prompts are not what the chat template writes")
-    measurement = Measurement(model, tokenizer, given.cases)
+    measurement = Measurement(load_policy(resolve_base("pocket"), device="cpu"), given.cases)
     measurement.cleaning(FIRST_EVALUATION_SEED, 0.0)
     measurement.cleaning(FIRST_EVALUATION_SEED, 1.0)
     measurement.styles(FIRST_EVALUATION_SEED + 10)
@@ -343,7 +275,7 @@ def main() -> None:
     write_report(
         "pocket",
         measurement.rows,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=sum(p.numel() for p in measurement.policy.model.parameters()),
         threads=given.threads,
         seconds=round(time.monotonic() - began),
         learning_curve=learning,
