@@ -48,10 +48,12 @@ def test_help_imports_nothing_it_does_not_show(args: list[str]) -> None:
         ["prune", "notes.dlm"],
         ["promote", "notes.dlm", "v0001"],
         ["rollback", "notes.dlm"],
-        ["doctor"],
+        pytest.param(
+            ["doctor"], marks=(pytest.mark.torch, pytest.mark.process)
+        ),  # asks torch in its own process
         *([name, "--help"] for name in COMMANDS),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_light_commands_import_no_torch(args: list[str], train: Train) -> None:
     train()
