@@ -10,7 +10,7 @@ import dataclasses
 import re
 from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from dlm.document.grammar import (
     KINDS,
@@ -28,6 +28,8 @@ from dlm.document.sections import Question, Section, Triple, section_id
 from dlm.errors import Problem
 
 __all__ = ["Body", "line_at"]
+
+_HIDDEN: Final = re.compile(r"^::[a-z]+(?:#\w+)?::\r?$", re.MULTILINE)
 
 
 def line_at(text: str, start: int) -> tuple[str, int]:
@@ -107,7 +109,9 @@ class Body:
         self.problems.append(Problem(mark.line, column + 1, code, message, fix))
 
     def _note_hidden(self, mark: Mark) -> None:
-        inside = re.compile(r"^::[a-z]+(?:#\w+)?::\r?$", re.MULTILINE).search(self.text, mark.end, mark.next)
+        if self.text.find("::", mark.end, mark.next) < 0:
+            return
+        inside = _HIDDEN.search(self.text, mark.end, mark.next)
         if inside:
             self.hidden.append((mark.line, self._line_number(mark, inside.start())))
 

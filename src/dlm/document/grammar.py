@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from dlm.errors import TextError
@@ -70,9 +69,7 @@ _INVISIBLE: Final = (
     " \t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\xad\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2066\u2067\u2068\u2069\u3000\ufeff"
 )
-_CANDIDATE: Final = re.compile(
-    rf"^(?P<escape>\\*)(?P<lead>[{_INVISIBLE}]*)(?P<sign>:|###|```|~~~)", re.MULTILINE
-)
+_CANDIDATE: Final = re.compile(rf"^(\\*)([{_INVISIBLE}]*(?::|###|```|~~~)[^\n]*)(\n?)", re.MULTILINE)
 _CODE: Final = re.compile(
     r" {0,3}(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<rest>.*))", re.DOTALL
 )
@@ -103,6 +100,11 @@ class Heading(NamedTuple):
     fix: str = ""
 
 
+_EXACT_HEADINGS: Final = {
+    line: Heading("Q" if role == "Q !probe" else role, role == "Q !probe") for line, role in HEADINGS.items()
+}
+
+
 class Mark(NamedTuple):
     """One line that means something. Offsets count characters of the scanned text."""
 
@@ -115,14 +117,13 @@ class Mark(NamedTuple):
     heading: Heading | None = None
 
 
-@dataclass(slots=True)
-class _Hit:
-    """A candidate line while code blocks are not settled yet."""
+class _CodeLine(NamedTuple):
+    """A line that may open or close a code block."""
 
-    mark: Mark
-    opener: int = 0  # length of the run of ticks or tildes, 0 when the line opens nothing
-    closer: int = 0  # the same, 0 when the line closes nothing
-    sign: str = ""
+    mark: int  # its place among the marks
+    sign: str  # ` or ~
+    run: int  # length of its run of signs
+    closes: int  # the same when it may close a block, 0 when it may not
 
 
 def read_fence(content: str) -> Fence | None:
@@ -158,9 +159,9 @@ def read_fence(content: str) -> Fence | None:
 
 def read_heading(content: str) -> Heading | None:
     """Read a line as a section heading or as a near miss of one; spaces and tabs around a heading are allowed."""
-    role = HEADINGS.get(content.strip(" \t"))
-    if role is not None:
-        return Heading("Q", True) if role == "Q !probe" else Heading(role, False)
+    exact = _EXACT_HEADINGS.get(content.strip(" \t"))
+    if exact is not None:
+        return exact
     core = content.strip(_INVISIBLE)
     near = _NEAR_HEADING.fullmatch(core) if len(core) <= 60 else None
     if near is None:
@@ -170,39 +171,6 @@ def read_heading(content: str) -> Heading | None:
     return Heading(role, probe, f"### {role} !probe" if probe else f"### {role}")
 
 
-def _read_line(text: str, match: re.Match[str], line: int) -> _Hit | None:
-    """Classify one candidate line; None when it is ordinary text after all."""
-    start = match.start()
-    feed = text.find("\n", match.end())
-    end, after = (len(text), len(text)) if feed < 0 else (feed, feed + 1)
-    if feed > 0 and text[feed - 1] == "\r":
-        end = feed - 1
-    content = text[match.start("lead") : end]
-    escaped = match.end("escape") > start
-    sign = match["sign"][0]
-    if sign == ":":
-        fence = read_fence(content)
-        if fence is None:
-            return None
-        kind: MarkKind = "escaped" if escaped else "near-fence" if fence.fix else "fence"
-        return _Hit(Mark(kind, start, end, after, line, fence=fence))
-    if sign == "#":
-        heading = read_heading(content)
-        if heading is None:
-            return None
-        kind = "escaped" if escaped else "near-heading" if heading.fix else "heading"
-        return _Hit(Mark(kind, start, end, after, line, heading=heading))
-    code = _CODE.fullmatch(content)
-    if code is None:
-        return None
-    if escaped:
-        return _Hit(Mark("escaped", start, end, after, line))
-    run = code["ticks"] or code["tildes"]
-    tail = code["info"] if code["ticks"] else code["rest"]
-    closes = len(run) if not tail.strip(" \t\r") else 0  # a lone \r can end the file
-    return _Hit(Mark("unclosed", start, end, after, line), len(run), closes, sign)
-
-
 def scan(text: str, start: int = 0, line: int = 1) -> list[Mark]:
     """Every line that means something from offset `start` (a line's start, with number `line`) to the end.
 
@@ -210,34 +178,66 @@ def scan(text: str, start: int = 0, line: int = 1) -> list[Mark]:
     with `next` after its closing line); an opener that is never closed as "unclosed", and what follows it is read
     as if that line were text, so that one slip does not hide the rest.
     """
-    hits: list[_Hit] = []
+    marks: list[Mark] = []
+    code: list[_CodeLine] = []
     counted, number = start, line
     for match in _CANDIDATE.finditer(text, start):
-        number += text.count("\n", counted, match.start())
-        counted = match.start()
-        hit = _read_line(text, match, number)
-        if hit is not None:
-            hits.append(hit)
-    # longest[i][sign]: the longest closing run at hit i or later, so that no opener searches in vain: linear time.
-    longest: list[dict[str, int]] = [{"`": 0, "~": 0} for _ in range(len(hits) + 1)]
-    for index in range(len(hits) - 1, -1, -1):
-        longest[index] = longest[index + 1]
-        hit = hits[index]
-        if hit.closer > longest[index + 1].get(hit.sign, 0):
-            longest[index] = {**longest[index + 1], hit.sign: hit.closer}
-    marks: list[Mark] = []
-    index = 0
-    while index < len(hits):
-        hit = hits[index]
-        index += 1
-        if hit.opener and longest[index][hit.sign] >= hit.opener:
-            while not (hits[index].sign == hit.sign and hits[index].closer >= hit.opener):
-                index += 1
-            marks.append(hit.mark._replace(kind="code", next=hits[index].mark.next))
-            index += 1
+        begin, after = match.span()
+        escape, content, feed = match.groups()
+        end = after - len(feed)
+        if feed and content[-1] == "\r":
+            content, end = content[:-1], end - 1
+        number += text.count("\n", counted, begin)
+        counted = begin
+        heading = _EXACT_HEADINGS.get(content)
+        if heading:
+            marks.append(Mark("escaped" if escape else "heading", begin, end, after, number, None, heading))
+            continue
+        fence = None
+        sign = content.lstrip(_INVISIBLE)[0]
+        if sign == ":":
+            fence = read_fence(content)
+            kind: MarkKind = "near-fence" if fence and fence.fix else "fence"
+        elif sign == "#":
+            heading = read_heading(content)
+            kind = "near-heading" if heading and heading.fix else "heading"
         else:
-            marks.append(hit.mark)
-    return marks
+            run = _CODE.fullmatch(content)
+            kind = "unclosed"
+        if not (fence or heading or (sign in "`~" and run)):
+            continue
+        if not escape and sign in "`~" and run:
+            signs, tail = (run["ticks"], run["info"]) if run["ticks"] else (run["tildes"], run["rest"])
+            closes = 0 if tail.strip(" \t\r") else len(signs)  # a lone \r can end the file
+            code.append(_CodeLine(len(marks), sign, len(signs), closes))
+        marks.append(Mark("escaped" if escape else kind, begin, end, after, number, fence, heading))
+    return _settle_code(marks, code) if code else marks
+
+
+def _settle_code(marks: list[Mark], code: list[_CodeLine]) -> list[Mark]:
+    """Join code-fence lines to blocks, leaving out the marks inside them."""
+    # longest[sign][i]: the longest closing run at code line i or later; with it no opener searches in vain, and all
+    # searching together takes linear time.
+    longest = {sign: [0] * (len(code) + 1) for sign in "`~"}
+    for place in range(len(code) - 1, -1, -1):
+        for sign, runs in longest.items():
+            closes = code[place].closes if code[place].sign == sign else 0
+            runs[place] = max(closes, runs[place + 1])
+    settled: list[Mark] = []
+    done = place = 0
+    while place < len(code):
+        opener = code[place]
+        place += 1
+        if longest[opener.sign][place] < opener.run:
+            continue
+        while code[place].sign != opener.sign or code[place].closes < opener.run:
+            place += 1
+        closer = code[place].mark
+        settled += marks[done : opener.mark]
+        settled.append(marks[opener.mark]._replace(kind="code", next=marks[closer].next))
+        done = closer + 1
+        place += 1
+    return settled + marks[done:]
 
 
 def refuse_unwritable(text: str, what: str) -> None:

@@ -9,7 +9,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    field_validator,
     model_validator,
 )
 
@@ -103,13 +102,6 @@ class Training(Recipe):
         None, description="named adapters: {name: settings}"
     )
     preference: Preference = Field(default_factory=lambda: Preference.model_validate({}))
-
-    @field_validator("micro_batch_size", "grad_accum")
-    @classmethod
-    def _positive(cls, value: str | int) -> str | int:
-        if isinstance(value, int) and value < 1:
-            raise ValueError("must be auto or at least 1")
-        return value
 
 
 class Export(BaseModel):

@@ -179,13 +179,13 @@ def _explain(
             continue
         key, value = nodes.get(path, (None, None))
         if key is None or value is None:
-            problems.append(Problem(source.first_line - 1, 1, code, f"the header: {' or '.join(messages)}"))
+            problems.append(Problem(source.first_line - 1, 1, code, f"the header: {_either(messages)}"))
         elif code == "unknown-key":
             problems.append(source.problem(key.start, code, *_suggest(messages[0], path)))
         elif code == "bad-key":
             problems.append(source.problem(key.start, code, messages[0]))
         else:
-            text = f"{'.'.join(path)}: {' or '.join(dict.fromkeys(messages))}; found {_show(value)}"
+            text = f"{'.'.join(path)}: {_either(messages)}; found {_show(value)}"
             problems.append(source.problem(value.start, code, text))
     return problems
 
@@ -225,6 +225,13 @@ def _message(fault: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch":
         return f"expected the form {context['pattern']}"
     return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _either(messages: list[str]) -> str:
+    """Complaints of alternatives, one of which would do, as one phrase."""
+    first, *others = dict.fromkeys(messages)
+    others = [other.removeprefix("expected ").replace("must be ", "a number ", 1) for other in others]
+    return " or ".join([first, *others])
 
 
 def _suggest(message: str, path: tuple[str, ...]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,7 @@ MAX_BYTES: Final = 64 * 1024 * 1024
 MAX_ENCODING_PROBLEMS: Final = 100  # then the rest are counted in one line: a binary file has a million
 
 _BAD_CHARACTERS: Final = re.compile("[\ud800-\udfff]+|\x00+")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _BOM: Final = "\ufeff"
 
 
@@ -97,7 +99,10 @@ def check_headerless(data: bytes, path: Path) -> tuple[str, str]:
 def read_bytes(path: Path) -> bytes:
     """The bytes of the file at `path`, with file faults turned into errors that say what to do."""
     try:
-        if path.stat().st_size > MAX_BYTES:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe would wait for ever
+            raise UsageError(f"{path} is not a file")
+        if status.st_size > MAX_BYTES:
             raise DlmError(
                 f"{path} is larger than {MAX_BYTES // 1024 // 1024} MiB",
                 next_step="put long texts into files and name them in training.sources",
@@ -161,6 +166,8 @@ class _Reading:
 
     def _mend_characters(self, text: str, fault: str) -> str:
         """Report what cannot stand in a text file; put U+FFFD in its place so that all offsets hold."""
+        if "\x00" not in text and (text.isascii() or not _SURROGATE.search(text)):
+            return text
         counted, line, found = 0, 1, 0
         for match in _BAD_CHARACTERS.finditer(text):
             found += 1
@@ -175,8 +182,6 @@ class _Reading:
                 )
             else:
                 self.problems.append(Problem(line, column, "not-utf8", f"what stands here {fault}"))
-        if not found:
-            return text
         if found > MAX_ENCODING_PROBLEMS:
             message = f"and {found - MAX_ENCODING_PROBLEMS:,} more places like this: is this a text file?"
             self.problems.append(Problem(line, column + 1, "not-utf8", message))

@@ -16,7 +16,6 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlm.document.parser import read_bytes
 from dlm.errors import ConflictError, DlmError, TextError, UsageError
 
 __all__ = ["create", "save"]
@@ -39,20 +38,20 @@ def save(path: str | Path, text: str | bytes, expected_sha256: str) -> str:
     real = Path(path).resolve()
     try:
         with _locked(real):
-            current = read_bytes(real)
+            current = real.read_bytes()
             _expect(real, current, expected_sha256)
             if isinstance(text, str) and current.startswith(_BOM):
                 data = _BOM + data
             mode = stat.S_IMODE(real.stat().st_mode)
             temporary = _write_beside(real, data, mode)
             try:
-                _expect(real, read_bytes(real), expected_sha256)  # an editor may have saved while we wrote
+                _expect(real, real.read_bytes(), expected_sha256)  # an editor may have saved while we wrote
                 os.replace(temporary, real)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
             _flush_folder(real.parent)
-    except (FileNotFoundError, UsageError):
+    except FileNotFoundError:
         raise ConflictError(f"{path} is gone; nothing was written") from None
     except OSError as error:
         raise DlmError(f"{path} cannot be written: {error.strerror or error}") from None
