@@ -138,7 +138,7 @@ class Body:
         """Begin the section of a fence line, with the provenance on the line after it."""
         if fence.kind is None:
             content = self.text[mark.start : mark.end]
-            if content.strip().startswith(("::image", "::audio")):
+            if content.strip().startswith(("::image ", "::audio ")):
                 message = "sections of pictures and sound are not supported: documents are text only"
             else:
                 message = f"no such section; there are {', '.join(f'::{kind}::' for kind in KINDS)}; a backslash in front keeps it as text"

@@ -81,7 +81,7 @@ _NEAR_HEADING: Final = re.compile(r"###\s*(q|a|prompt|chosen|rejected)\s*(!\s*pr
 _CR_LINE: Final = re.compile(r"\r\\*$", re.MULTILINE)
 _CR_ESCAPED_LINE: Final = re.compile(r"(\r\\*)\\$", re.MULTILINE)
 _UNWRITABLE: Final = re.compile("[\x00\ud800-\udfff]")
-_MEDIA: Final = ("::image", "::audio")
+_MEDIA: Final = ("::image ", "::audio ")  # sections of the existing tool, with attributes
 
 
 class Fence(NamedTuple):
@@ -132,7 +132,7 @@ def read_fence(content: str) -> Fence | None:
     if exact and exact[1] in KINDS:
         return Fence(exact[1], exact[2])
     core = content.strip(_INVISIBLE)
-    if core.startswith(_MEDIA) and core.endswith("::") and len(core) > 9:
+    if core.startswith(_MEDIA) and core.endswith("::"):
         return Fence(None, None, "\\" + content)
     if len(core) > 200:
         return None
