@@ -21,10 +21,19 @@ def machine() -> dict[str, Any]:
     model = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
         model = names[0] if names else model
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return {"processor": model, "cores": os.cpu_count(), "memory_gb": round(pages / 1e9, 1), "system": platform.platform()}
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_gb": round(pages / 1e9, 1),
+        "system": platform.platform(),
+    }
 
 
 def versions() -> dict[str, str]:

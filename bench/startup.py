@@ -37,7 +37,10 @@ def main() -> None:
         for name, command in commands.items():
             times[name].append(seconds(command))
     empty = median(times["python -c pass"])
-    rows = [{"command": name, "median_s": median(t), "ratio_to_empty": median(t) / empty} for name, t in times.items()]
+    rows = [
+        {"command": name, "median_s": median(t), "ratio_to_empty": median(t) / empty}
+        for name, t in times.items()
+    ]
     write_report("startup", rows)
 
 

@@ -21,7 +21,8 @@ def test_rows_of_a_document_keep_their_places() -> None:
     text = (
         HEADER + "Prose here.\n\n::instruction::\n### Q\nOne?\n### A\nYes.\n### Q !probe\nTwo?\n### A\nNo.\n"
     )
-    rows = rows_of_document(parse(text))
+    rows, left_out = rows_of_document(parse(text))
+    assert not left_out
     assert [(row.kind, row.prompt, row.text, row.probe) for row in rows] == [
         ("prose", None, rows[0].text, False),
         ("chat", "One?", "Yes.", False),

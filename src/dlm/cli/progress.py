@@ -5,6 +5,7 @@ Everything here goes to stderr, so that stdout holds the result alone.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -98,6 +99,10 @@ class TrainProgress:
 
     def checkpoint(self, step: int) -> None:
         """A checkpoint is safe on disk. Nothing to say: an interrupted run names the step it goes on from."""
+
+    def stopping(self) -> None:
+        """Called from a signal handler: one unbuffered write, whatever the live line is doing."""
+        os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again ends at once\n")
 
     def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
         parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []

@@ -92,8 +92,10 @@ class ChatLike(Protocol):
     def text_ids(self, prose: str) -> list[int]: ...
 
 
-def rows_of_document(document: Document) -> list[Row]:
-    """The rows for supervised fine-tuning: questions with answers (probes marked), prose, and source files.
+def rows_of_document(document: Document) -> tuple[list[Row], list[str]]:
+    """The rows for supervised fine-tuning, and a line for each source file that cannot be read as text.
+
+    Rows are questions with their answers (probes marked), prose, and the files that `training.sources` names.
 
     Raises:
         UsageError: a section names an adapter; training several adapters is not supported.
@@ -113,7 +115,7 @@ def rows_of_document(document: Document) -> list[Row]:
             rows.append(Row("chat", question.prompt, question.answer, origin, question.line, question.probe))
     gathered = gather_sources(document)
     rows.extend(Row("prose", None, text, str(path), 1) for path, text in gathered.files if text.strip())
-    return rows
+    return rows, [f"source left out: {path}: {reason}" for path, reason in gathered.skipped]
 
 
 def read_rows_file(path: Path) -> list[Row]:

@@ -56,7 +56,7 @@ class Plan:
     def window(self, step: int, seed: int) -> list[int]:
         """Indices of the examples that step `step` (from 1) reads; each epoch is a fresh permutation."""
         epoch, place = divmod(step - 1, self.steps_per_epoch)
-        order = torch.randperm(
+        order: list[int] = torch.randperm(
             self.n_examples, generator=torch.Generator().manual_seed(seed + epoch)
         ).tolist()
         return order[place * self.rows_per_step : (place + 1) * self.rows_per_step]
@@ -186,7 +186,7 @@ def _optimizer_step(
     sums: dict[str, torch.Tensor] = {}
     for start in range(0, len(window), micro_rows):
         outcome = objective.forward(model, window[start : start + micro_rows])
-        (outcome.loss_sum / denominator).backward()  # type: ignore[no-untyped-call]
+        (outcome.loss_sum / denominator).backward()
         loss_sum = loss_sum + outcome.loss_sum.detach().cpu()
         for name, value in outcome.sums.items():
             sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu()
@@ -212,7 +212,6 @@ def _optimizer_step(
     return values
 
 
-@torch.no_grad()
 def evaluate(
     model: Any, objective: Objective, examples: Sequence[Example], micro_rows: int, prefix: str
 ) -> dict[str, float]:
@@ -225,12 +224,13 @@ def evaluate(
     by_length = sorted(
         examples, key=lambda example: len(example.ids)
     )  # less padding; the sums do not mind the order
-    for start in range(0, len(by_length), micro_rows):
-        outcome = objective.forward(model, by_length[start : start + micro_rows])
-        totals["loss"] = totals.get("loss", 0.0) + float(outcome.loss_sum)
-        for name, value in outcome.sums.items():
-            if name != "entropy":
-                totals[name] = totals.get(name, 0.0) + float(value)
+    with torch.no_grad():
+        for start in range(0, len(by_length), micro_rows):
+            outcome = objective.forward(model, by_length[start : start + micro_rows])
+            totals["loss"] = totals.get("loss", 0.0) + float(outcome.loss_sum)
+            for name, value in outcome.sums.items():
+                if name != "entropy":
+                    totals[name] = totals.get(name, 0.0) + float(value)
     return {f"{prefix}_{name}": total / denominator for name, total in totals.items()}
 
 

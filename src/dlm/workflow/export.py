@@ -33,7 +33,9 @@ class ExportReport:
     usage: str
 
 
-def export(document_path: Path, target: Path, *, wanted: str | None = None, merged: bool = False) -> ExportReport:
+def export(
+    document_path: Path, target: Path, *, wanted: str | None = None, merged: bool = False
+) -> ExportReport:
     """Write a version to `target`, which must not exist or be empty.
 
     Raises:
@@ -43,7 +45,9 @@ def export(document_path: Path, target: Path, *, wanted: str | None = None, merg
     store = Home.open().find(document.header.dlm_id)
     version = pick_version(store, wanted).value
     if version is None or store is None:
-        raise UsageError("no version to export: this document has not been trained", next_step=f"dlm train {document_path}")
+        raise UsageError(
+            "no version to export: this document has not been trained", next_step=f"dlm train {document_path}"
+        )
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError("the target folder is not empty", where=str(target), next_step="name a new folder")
     with store:
@@ -54,7 +58,9 @@ def export(document_path: Path, target: Path, *, wanted: str | None = None, merg
         folder = Path(scratch) / "out"
         folder.mkdir()
         usage = _write_merged(folder, spec, version) if merged else _write_adapter(folder, spec, version)
-        (folder / "README.md").write_text(_card(document_path.stem, spec, version, run, usage, merged), encoding="utf-8")
+        (folder / "README.md").write_text(
+            _card(document_path.stem, spec, version, run, usage, merged), encoding="utf-8"
+        )
         if target.exists():
             target.rmdir()
         folder.rename(target)
@@ -95,7 +101,9 @@ def _write_merged(folder: Path, spec: BaseSpec, version: Version) -> str:
 
 def _card(name: str, spec: BaseSpec, version: Version, run: Run, usage: str, merged: bool) -> str:
     kind = "A complete model: base and adapter merged, in fp32." if merged else "A PEFT adapter."
-    recipe = "\n".join(f"| {knob} | {value} |" for knob, value in sorted(run.recipe.items()) if value is not None)
+    recipe = "\n".join(
+        f"| {knob} | {value} |" for knob, value in sorted(run.recipe.items()) if value is not None
+    )
     code = usage.replace("FOLDER", ".")
     return f"""---
 library_name: {"transformers" if merged else "peft"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -19,8 +19,11 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """Turn SIGINT and SIGTERM into a request while the block runs; outside the main thread nothing is changed."""
+def stop_on_signals(announce: Callable[[], None]) -> Iterator[StopRequest]:
+    """Turn SIGINT and SIGTERM into a request while the block runs; outside the main thread nothing is changed.
+
+    `announce` is called from the signal handler, at any moment: it must not take locks or use buffered streams.
+    """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
@@ -29,6 +32,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         request.reason = signal.Signals(number).name
+        announce()
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:

@@ -27,7 +27,9 @@ def pick_version(store: Store | None, wanted: str | None) -> Choice[Version | No
         return Choice(None, "the base was asked for")
     if wanted is not None:
         if store is None:
-            raise MissingRecordError(f"no version {wanted}: this document has not been trained", next_step="dlm train DOC")
+            raise MissingRecordError(
+                f"no version {wanted}: this document has not been trained", next_step="dlm train DOC"
+            )
         return Choice(store.versions.verify(store.versions.get(wanted)), f"{wanted} was asked for")
     current = store.versions.current() if store is not None else None
     if current is None:
@@ -35,7 +37,9 @@ def pick_version(store: Store | None, wanted: str | None) -> Choice[Version | No
     return Choice(current, "the current version")
 
 
-def open_policy(document_path: Path, wanted: str | None = None, *, device: str = "auto") -> tuple[Policy, Choice[str]]:
+def open_policy(
+    document_path: Path, wanted: str | None = None, *, device: str = "auto"
+) -> tuple[Policy, Choice[str]]:
     """Load a document's model: the current version, a named one, or `base`; and say which and why.
 
     Raises:

@@ -106,6 +106,8 @@ class TrainView(Protocol):
     def briefing(self, briefing: Briefing) -> None: ...
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None: ...
     def checkpoint(self, step: int) -> None: ...
+    def stopping(self) -> None:
+        """A stop was asked for and comes after this step. Called from a signal handler."""
 
 
 def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainReport:
@@ -122,7 +124,10 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
     for warning in warnings:
         view.warn(warning)
     spec = resolve_base(document.header.base_model, document_path.parent)
-    rows = rows_of_document(document)
+    rows, left_out = rows_of_document(document)
+    for warning in left_out:
+        warnings.append(warning)
+        view.warn(warning)
     for path in options.rows_files:
         rows.extend(read_rows_file(path))
     if options.phase == "all":
@@ -132,7 +137,7 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
         note = store.attach(document_path)
         if note:
             view.note(note)
-        with store.lock(f"dlm train {document_path.name}"), stop_on_signals() as stop:
+        with store.lock(f"dlm train {document_path.name}"), stop_on_signals(view.stopping) as stop:
             resumable = _settle_interrupted(store, options, view)
             job = _Job(document, document_path, spec, rows, resolved, options, store, view, stop, warnings)
             return job.run(resumable)
@@ -141,9 +146,8 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
 def _say_what_is_left_out(document: Document, view: TrainView) -> None:
     pairs = sum(len(section.triples) for section in document.sections)
     if pairs:
-        view.note(
-            f"{pairs} preference pairs are kept in the document; this version of dlm trains the SFT phase only"
-        )
+        what = "1 preference pair is" if pairs == 1 else f"{pairs} preference pairs are"
+        view.note(f"{what} kept in the document; this version of dlm trains the SFT phase only")
 
 
 def _settle_interrupted(store: Store, options: TrainOptions, view: TrainView) -> Run | None:
@@ -181,7 +185,8 @@ class _Job:
     warnings: list[str]
 
     def run(self, resumed: Run | None) -> TrainReport:
-        recipe = self.resolved.recipe if resumed is None else self._same_run(resumed)
+        resolved = self.resolved if resumed is None else self._same_run(resumed)
+        recipe = resolved.recipe
         if resumed is not None and resumed.threads:
             torch.set_num_threads(
                 resumed.threads
@@ -203,16 +208,16 @@ class _Job:
         measured = estimate(prepared, model)
         run = self._start(policy, recipe, prepared) if resumed is None else self.store.runs.resume(resumed.id)
         with self._recorded(run):
-            return self._train(run, policy, model, recipe, prepared, measured)
+            return self._train(run, policy, model, resolved, prepared, measured)
 
-    def _same_run(self, resumed: Run) -> Recipe:
+    def _same_run(self, resumed: Run) -> ResolvedRecipe:
         if resumed.data_hash != data_hash(self.rows):
             raise self._changed("the document's rows", resumed)
         stored = Recipe(**resumed.recipe)
         for name in self.options.knobs or {}:
             if getattr(self.resolved.recipe, name) != getattr(stored, name):
                 raise self._changed(f"the knob {name}", resumed)
-        return stored
+        return ResolvedRecipe(stored, dict.fromkeys(Recipe.model_fields, "as the run began"))
 
     def _changed(self, what: str, run: Run) -> UsageError:
         return UsageError(
@@ -252,8 +257,15 @@ class _Job:
                 self.store.runs.finish(run.id, "failed", str(fault).partition("\n")[0])
 
     def _train(
-        self, run: Run, policy: Policy, model: Any, recipe: Recipe, prepared: Prepared, measured: Estimate
+        self,
+        run: Run,
+        policy: Policy,
+        model: Any,
+        resolved: ResolvedRecipe,
+        prepared: Prepared,
+        measured: Estimate,
     ) -> TrainReport:
+        recipe = resolved.recipe
         folder = self.store.checkpoints(run.id)
         checkpoint = checkpoints.latest(folder)
         resumed_at = checkpoints.step_of(checkpoint) if checkpoint else 0
@@ -267,13 +279,16 @@ class _Job:
                 policy.device,
                 policy.dtype,
                 _count_sections(self.document),
-                self.resolved,
+                resolved,
                 prepared.preflight,
                 measured,
             )
         )
         if prepared.preflight.skipped:
-            listed = [{"place": skipped.row.place, "reason": skipped.reason} for skipped in prepared.preflight.skipped]
+            listed = [
+                {"place": skipped.row.place, "reason": skipped.reason}
+                for skipped in prepared.preflight.skipped
+            ]
             self.store.runs.event(run.id, "skipped_rows", {"rows": listed})
         questions = [Question(row.prompt or "", row.text) for row in self.rows if row.probe]
         trained = replace(policy, model=model)

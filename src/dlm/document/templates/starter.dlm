@@ -46,7 +46,7 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #       exclude: ["drafts/**"]       # default: none
 #   # ---- named adapters: read and checked; training on them is not offered yet
 #   # adapters: {tone: {lora_r: 4}}
-#   # ---- the preference phase: runs after the first one as soon as there are ::preference:: sections
+#   # ---- the preference phase: read and checked; this version of dlm trains the first phase only
 #   preference:
 #     enabled: true
 #     method: dpo                    # dpo or orpo
@@ -54,11 +54,12 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #     reference: pre_adapter         # pre_adapter = the version before this phase; or base (dpo only)
 #     hyperparams: {beta: 0.1, alpha: 0.1, learning_rate: 5e-6, num_epochs: 1}
 
-# export: {}                         # settings of `dlm export`: none yet
-# judge: sway                        # default judge of `dlm preference mine`
-# evals:                             # suites of `dlm eval`: a task, or a file of cases
+# Read and checked, for commands that this version of dlm does not have yet:
+# export: {}
+# judge: sway                        # who scores sampled answers
+# evals:                             # suites of cases to measure versions with
 #   tables: {task: spreadsheet, seed: 1, n: 50, split: test, grader: spreadsheet, max_new_tokens: 512}
-# gate:                              # what a version must meet to become current
+# gate:                              # a version of a document with a gate is kept, but not made current by itself
 #   conditions: []
 ---
 
