@@ -130,8 +130,7 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
         view.warn(warning)
     for path in options.rows_files:
         rows.extend(read_rows_file(path))
-    if options.phase == "all":
-        _say_what_is_left_out(document, view)
+    _say_what_is_left_out(document, options, view)
     resolved = resolve(document.header.training, spec.defaults, options.knobs or {})
     with Home.open().store(document.header.dlm_id) as store:
         note = store.attach(document_path)
@@ -143,11 +142,23 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
             return job.run(resumable)
 
 
-def _say_what_is_left_out(document: Document, view: TrainView) -> None:
+def _say_what_is_left_out(document: Document, options: TrainOptions, view: TrainView) -> None:
+    """Name what the document holds and this version of dlm does not train on or read."""
     pairs = sum(len(section.triples) for section in document.sections)
-    if pairs:
+    if pairs and options.phase == "all":
         what = "1 preference pair is" if pairs == 1 else f"{pairs} preference pairs are"
         view.note(f"{what} kept in the document; this version of dlm trains the SFT phase only")
+    header, training = document.header, document.header.training
+    stated = {
+        "training.preference": "preference" in training.model_fields_set,
+        "training.adapters": bool(training.adapters),
+        "export": "export" in header.model_fields_set,
+        "judge": header.judge is not None,
+        "evals": bool(header.evals),
+    }
+    unused = [key for key, is_stated in stated.items() if is_stated]
+    if unused:
+        view.note(f"read and checked, but not used by this version of dlm: {', '.join(unused)}")
 
 
 def _settle_interrupted(store: Store, options: TrainOptions, view: TrainView) -> Run | None:
