@@ -47,6 +47,7 @@ def doctor(output: Output) -> None:
         "device": device,
         "home": home,
         "base": base,
+        "bases": _names_of_bases(),
         "problems": [text for text in (home["problem"], base["problem"], fault) if text],
         "outlook": _outlook(complete, device),
     }
@@ -98,6 +99,12 @@ def _base() -> dict[str, Any]:
     }
 
 
+def _names_of_bases() -> list[str]:
+    from dlm.bases import BASE_NAMES
+
+    return list(BASE_NAMES)
+
+
 def _outlook(complete: bool, device: dict[str, Any] | None) -> list[str]:
     """What dlm will therefore do, as sentences."""
     if device is not None:
@@ -138,6 +145,7 @@ def _print(output: Output, data: dict[str, Any]) -> None:
     )
     mark = f", fingerprint {base['fingerprint'][:16]}" if base["fingerprint"] else ""
     items["base"] = f"{base['name']}, {size(base['bytes'])}{mark}"
+    items["bases"] = f"{', '.join(data['bases'])}; or hf:org/name, or ./folder"
     output.pairs(items)
     output.line()
     output.heading("So dlm will")
