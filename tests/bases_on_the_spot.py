@@ -70,7 +70,12 @@ KINDS = {
         True,  # template and tokenizer both: the double BOS
     ),
     "qwen2": _Kind(
-        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"), None, "<|im_end|>", "<|endoftext|>", CHATML_TEMPLATE, False
+        ("<|endoftext|>", "<|im_start|>", "<|im_end|>"),
+        None,
+        "<|im_end|>",
+        "<|endoftext|>",
+        CHATML_TEMPLATE,
+        False,
     ),
     "gpt_neox": _Kind(("<s>", "</s>"), "<s>", "</s>", "</s>", NO_SYSTEM_TEMPLATE, True),  # pad == eos
     "gpt2": _Kind(("<|endoftext|>",), "<|endoftext|>", "<|endoftext|>", "<|endoftext|>", None, False),
@@ -83,7 +88,9 @@ _TEXT = [
 ]
 
 
-def make_tokenizer(kind: str, *, template: str | None | bool = True, merges: int = 60) -> PreTrainedTokenizerFast:
+def make_tokenizer(
+    kind: str, *, template: str | bool | None = True, merges: int = 60
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer in the habits of `kind`; `template` True is the kind's own, None none."""
     habits = KINDS[kind]
     backend = Tokenizer(models.BPE())
@@ -95,7 +102,9 @@ def make_tokenizer(kind: str, *, template: str | None | bool = True, merges: int
         show_progress=False,
     )
     backend.train_from_iterator(_TEXT, trainer)
-    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in habits.special])
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in habits.special]
+    )
     if habits.adds_bos and habits.bos is not None:
         backend.post_processor = processors.TemplateProcessing(
             single=f"{habits.bos} $A", special_tokens=[(habits.bos, backend.token_to_id(habits.bos))]
@@ -110,7 +119,9 @@ def make_tokenizer(kind: str, *, template: str | None | bool = True, merges: int
     )
 
 
-def make_model(kind: str, tokenizer: PreTrainedTokenizerFast, *, context: int = 256, seed: int = 0) -> torch.nn.Module:
+def make_model(
+    kind: str, tokenizer: PreTrainedTokenizerFast, *, context: int = 256, seed: int = 0
+) -> torch.nn.Module:
     """Random weights, spread widely enough that the likeliest token is clear of the next."""
     common = {
         "vocab_size": len(tokenizer),
@@ -119,11 +130,18 @@ def make_model(kind: str, tokenizer: PreTrainedTokenizerFast, *, context: int = 
         "pad_token_id": tokenizer.pad_token_id,
         "initializer_range": 0.4,
     }
-    wide = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": context}
+    wide = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": context,
+    }
     torch.manual_seed(seed)
     if kind == "llama":
         return LlamaForCausalLM(
-            LlamaConfig(**common, **wide, intermediate_size=32, num_key_value_heads=1, tie_word_embeddings=True)
+            LlamaConfig(
+                **common, **wide, intermediate_size=32, num_key_value_heads=1, tie_word_embeddings=True
+            )
         )
     if kind == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(**common, **wide, intermediate_size=32, num_key_value_heads=1))
@@ -133,7 +151,12 @@ def make_model(kind: str, tokenizer: PreTrainedTokenizerFast, *, context: int = 
 
 
 def make_base(
-    folder: Path, kind: str = "llama", *, template: str | None | bool = True, context: int = 256, seed: int = 0
+    folder: Path,
+    kind: str = "llama",
+    *,
+    template: str | bool | None = True,
+    context: int = 256,
+    seed: int = 0,
 ) -> Path:
     """Write a complete base into `folder` and return it."""
     tokenizer = make_tokenizer(kind, template=template)

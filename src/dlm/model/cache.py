@@ -42,9 +42,9 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = room[0][:, :, : old + new], room[1][:, :, : old + new]
         return self.keys, self.values
 
-    def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep the rows of `indices`, in that order, repeated where it repeats."""
-        self.keys, self.values = self.keys[indices], self.values[indices]
+    def reorder_cache(self, beam_idx: torch.Tensor) -> None:
+        """Keep the rows of `beam_idx`, in that order, repeated where it repeats."""
+        self.keys, self.values = self.keys[beam_idx], self.values[beam_idx]
         self._room = None
 
 
@@ -68,7 +68,6 @@ def make_cache(config: Any) -> Cache:
     return cache
 
 
-def select_rows(cache: Cache, indices: torch.Tensor) -> None:
-    """Keep, reorder or repeat rows of a cache in place; `indices` (B,) int64."""
-    for layer in cache.layers:
-        layer.batch_select_indices(indices)
+def select_rows(cache: Cache, rows: torch.Tensor) -> None:
+    """Keep, reorder or repeat rows of a cache in place; `rows` (B,) int64 names the old row of each new one."""
+    cache.reorder_cache(rows)  # made for beam search, and so known to every kind of layer

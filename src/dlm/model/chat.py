@@ -10,7 +10,6 @@ prompt are encoded as the characters they are made of.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -32,12 +31,14 @@ PLAIN_TEMPLATE = (
 """For bases that bring no chat template; answers begin on a line of their own, so no token joins them to the prompt."""
 
 _QUESTION, _ANSWER, _SYSTEM = "dlmquestionmark", "dlmanswermark", "dlmsystemmark"
-_DAY = datetime.datetime(2024, 7, 26)  # the default that Llama 3's template falls back on
-
-
-def _fixed_date(form: str) -> str:
-    """Stands in for the clock that templates may read, so that a prompt is the same tomorrow."""
-    return _DAY.strftime(form)
+_FIXED_CLOCK = (
+    "{% macro strftime_now(format) %}{{ format"
+    " | replace('%d', '26') | replace('%b', 'Jul') | replace('%B', 'July') | replace('%m', '07')"
+    " | replace('%Y', '2024') | replace('%y', '24') | replace('%A', 'Friday') | replace('%a', 'Fri')"
+    " | replace('%H', '12') | replace('%M', '00') | replace('%S', '00') }}{% endmacro %}"
+)
+"""Put before templates that read the clock, so that a prompt is the same tomorrow. 26 July 2024 is the day that
+Llama 3's template falls back on."""
 
 
 class Chat:
@@ -68,6 +69,12 @@ class Chat:
         self.system_prompt = system_prompt if system_prompt and system_prompt.strip() else None
         notes: list[str] = []
         self.template = self._find_template(notes)
+        self._program = self.template
+        if "strftime_now" in self.template:
+            self._program = _FIXED_CLOCK + self.template
+            notes.append(
+                "the template shows the date: it is fixed, so that prompts stay as they were trained"
+            )
         self._tokens = self._special_tokens()
         self._system_role = True
         self._check_question()
@@ -149,11 +156,10 @@ class Chat:
         try:
             text: str = self.tokenizer.apply_chat_template(
                 messages,
-                chat_template=self.template,
+                chat_template=self._program,
                 add_generation_prompt=generation,
                 tokenize=False,
                 enable_thinking=False,
-                strftime_now=_fixed_date,
             )
         except (jinja2.TemplateError, TypeError, ValueError, KeyError) as error:
             # a template is a program of the base's maker: these are what its faults turn into

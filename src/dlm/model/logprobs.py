@@ -123,11 +123,12 @@ def _can_run_headless(model: Any) -> bool:
         return False
     device = model.get_input_embeddings().weight.device
     ids = torch.arange(_PROBE_TOKENS, device=device).remainder(head.weight.shape[0]).unsqueeze(0)
+    mask = torch.ones_like(ids)
     modes = [module for module in model.modules() if module.training]
     model.eval()  # dropout would make the two passes differ
     try:
-        whole = model(input_ids=ids, use_cache=False).logits
-        apart = head(inner.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+        whole = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        apart = head(inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state)
     finally:
         for module in modes:
             module.training = True

@@ -62,18 +62,18 @@ class Policy:
     adapter: Path | None
     notes: tuple[str, ...]
 
-    def require_room(self, prompt_ids: int) -> int:
-        """How many tokens an answer may have after a prompt of `prompt_ids` tokens.
+    def require_room(self, prompt_tokens: int) -> int:
+        """How many tokens an answer may have after a prompt of `prompt_tokens` tokens.
 
         Raises:
             ContextLengthError: not even one.
         """
-        room = self.context_length - prompt_ids
+        room = self.context_length - prompt_tokens
         if room < 1:
             raise ContextLengthError(
                 f"the prompt is too long for {self.spec.name}",
                 expected=f"at most {self.context_length - 1} tokens, so that one is left for the answer",
-                found=f"{prompt_ids} tokens (system prompt and template included)",
+                found=f"{prompt_tokens} tokens (system prompt and template included)",
                 next_step=f"shorten it by {1 - room} tokens, or name a base with a longer context",
             )
         return room
@@ -113,13 +113,15 @@ def load_policy(
     with readable_faults(f"the files of {spec.name} cannot be read"):
         fingerprint = fingerprint_folder(folder)
     context, context_note = _context_length(model.config, tokenizer)
-    chat = Chat(tokenizer, system_prompt, extra_stop_ids=_listed_ends(model))
+    with readable_faults(f"the chat template of {spec.name} cannot be used"), _rust_faults(spec.name):
+        chat = Chat(tokenizer, system_prompt, extra_stop_ids=_listed_ends(model))
     model.requires_grad_(False)
     if adapter is not None:
         model = _load_adapter(model, adapter, fingerprint, spec.name, trainable=trainable)
     with readable_faults(f"{spec.name} does not fit on {where.value}", "--device cpu, or a smaller base"):
         model.to(where.value)
     model.eval()
+    _try_out(model, spec.name)
     notes = tuple(note for note in (*chat.notes, context_note) if note)
     return Policy(spec, folder, model, tokenizer, chat, where, dtype, context, fingerprint, adapter, notes)
 
@@ -149,24 +151,26 @@ def _load_tokenizer(found: ModelFolder, name: str) -> Any:
     for part in parts:
         if (found.path / part).is_file():
             read_json(found.path / part)  # tokenizers reports bad JSON as a bare Exception
-    with (
-        readable_faults(f"the tokenizer of {name} cannot be loaded"),
-        _rust_faults(f"the tokenizer of {name} is damaged"),
-    ):
+    with readable_faults(f"the tokenizer of {name} cannot be loaded"), _rust_faults(name):
         return transformers.AutoTokenizer.from_pretrained(
             str(found.path), trust_remote_code=False, local_files_only=True
         )
 
 
 @contextmanager
-def _rust_faults(what: str) -> Iterator[None]:
-    """The tokenizers library raises plain `Exception` on a file it cannot use; nothing narrower can be caught."""
+def _rust_faults(name: str) -> Iterator[None]:
+    """Turn faults of the tokenizers library into a BaseModelError.
+
+    On a file it cannot use it raises a bare `Exception`, or a Rust panic, whose class has no importable name.
+    """
     try:
         yield
-    except Exception as error:
-        if type(error) is not Exception:
+    except BaseException as error:
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
             raise
-        raise BaseModelError(f"{what}: {error}", next_step="copy the model again") from None
+        raise BaseModelError(
+            f"the tokenizer of {name} is damaged: {error}", next_step="copy the model again"
+        ) from None
 
 
 def _load_model(found: ModelFolder, name: str, dtype: str) -> Any:
@@ -220,6 +224,23 @@ def _refuse_non_finite(model: Any, name: str) -> None:
             )
 
 
+def _try_out(model: Any, name: str) -> None:
+    """Run two tokens and one more with the cache: sizes that contradict each other only show when computing."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.get_input_embeddings().weight.device)
+    with readable_faults(f"the base {name} cannot compute"), torch.no_grad():
+        first = model(input_ids=ids, attention_mask=ids.new_ones(1, 2), use_cache=True)
+        second = model(
+            input_ids=ids[:, :1],
+            attention_mask=ids.new_ones(1, 3),
+            past_key_values=first.past_key_values,
+            use_cache=True,
+        )
+    if not torch.isfinite(second.logits).all():
+        raise BaseModelError(
+            f"the scores of {name} are not finite numbers", next_step="copy it again, or train again"
+        )
+
+
 def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
     largest = max(tokenizer.get_vocab().values(), default=-1)
@@ -253,9 +274,7 @@ def _context_length(config: Any, tokenizer: Any) -> tuple[int, str]:
 def _listed_ends(model: Any) -> list[int]:
     """The end tokens that the base's generation configuration lists."""
     ends = getattr(model.generation_config, "eos_token_id", None)
-    if ends is None:
-        return []
-    return [int(end) for end in (ends if isinstance(ends, list | tuple) else [ends])]
+    return [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if isinstance(end, int)]
 
 
 # --- the adapter -------------------------------------------------------------------------------------------------

@@ -201,7 +201,7 @@ def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
     length = prompt_length = 0
     for row in sorted(rows, key=lambda row: (-len(row.prompt), row.prompt)):
         new_length = max(length, len(row.prompt) + row.budget)
-        new_prompts = len(prompts | {row.prompt})
+        new_prompts = len(prompts) + (row.prompt not in prompts)
         prompt_length = max(prompt_length, len(row.prompt))
         full = (
             len(batch) >= most_rows
@@ -221,10 +221,15 @@ def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
 
 def _cache_bytes_per_position(model: Any) -> int:
     config = model.config.get_text_config()
-    heads = config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // heads
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    heads = _largest(config.num_attention_heads)
+    width = getattr(config, "head_dim", None) or _largest(config.hidden_size) // heads
+    key_heads = _largest(getattr(config, "num_key_value_heads", None) or heads)
     return int(2 * config.num_hidden_layers * key_heads * width * model.dtype.itemsize)
+
+
+def _largest(size: int | Sequence[int]) -> int:
+    """A size that some architectures state layer by layer."""
+    return size if isinstance(size, int) else max(size)
 
 
 @contextmanager

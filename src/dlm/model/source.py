@@ -61,6 +61,7 @@ _TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "tekken.json",
 )
+_LONGEST_CONTEXT = 1 << 30  # far beyond any model; tables of positions are made to this size
 _OTHER_BASE = "name another base in the document's header (base_model: pocket ships with dlm)"
 
 
@@ -177,6 +178,10 @@ def inspect_folder(folder: Path, name: str) -> ModelFolder:
     config = _read_config(folder)
     _refuse_code(folder, config, name)
     _refuse_other_kinds(config, name)
+    if (folder / "generation_config.json").is_file():
+        read_json(
+            folder / "generation_config.json"
+        )  # transformers would pass over a broken one, and its end tokens
     shapes: dict[str, tuple[int, ...]] = {}
     for file in _weight_files(folder):
         shapes.update(tensor_shapes(file))
@@ -306,24 +311,26 @@ def _weight_files(folder: Path) -> list[Path]:
 def _refuse_impossible_sizes(
     config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], name: str
 ) -> None:
-    """Refuse sizes far beyond the stored tensors before memory is set aside for them."""
-    biggest = max((size for shape in shapes.values() for size in shape), default=0)
-    limits = {
-        "num_hidden_layers": len(shapes),
-        "n_layer": len(shapes),
-        "vocab_size": biggest,
-        "hidden_size": biggest,
-        "n_embd": biggest,
-        "intermediate_size": biggest,
-    }
+    """Refuse sizes that are no sizes, or far beyond the stored tensors, before memory is set aside for them."""
+    widest = max((size for shape in shapes.values() for size in shape), default=0)
+    limits = dict.fromkeys(("num_hidden_layers", "n_layer"), len(shapes))
+    limits |= dict.fromkeys(
+        (
+            *("vocab_size", "hidden_size", "n_embd", "intermediate_size", "n_inner", "head_dim"),
+            *("num_attention_heads", "n_head", "num_key_value_heads"),
+        ),
+        widest,
+    )
+    limits |= dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), _LONGEST_CONTEXT)
     for key, limit in limits.items():
         value = config.get(key)
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= limit
-        ):
-            raise BaseModelError(
-                f"the configuration of {name} does not fit its weights",
-                expected=f"{key} between 1 and {limit}, as the stored tensors allow",
-                found=f"{key}: {value!r}",
-                next_step="copy the model again",
-            )
+        for size in (
+            value if isinstance(value, list) else [] if value is None else [value]
+        ):  # some differ by layer
+            if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= limit:
+                raise BaseModelError(
+                    f"the configuration of {name} does not fit its weights",
+                    expected=f"{key} between 1 and {limit}",
+                    found=f"{key}: {value!r}",
+                    next_step="copy the model again",
+                )
