@@ -99,14 +99,14 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def pack_loss(model: LlamaForCausalLM, pack: Pack, dtype: torch.dtype) -> tuple[Tensor, float]:
-    """The weighted mean loss to descend, and the plain mean over full-weight positions to report."""
+    """The weighted mean loss to descend, and the plain mean over answers and prose to report."""
     states = hidden_states(model, pack, dtype)
     scored = pack.weights.nonzero().squeeze(1)
     logits = functional.linear(states[scored].to(dtype), model.lm_head.weight.to(dtype)).float()
     losses = functional.cross_entropy(logits, pack.targets[scored], reduction="none")
     weights = pack.weights[scored]
     loss = (losses * weights).sum() / weights.sum()
-    full = weights == 1.0
+    full = weights >= 1.0
     return loss, float(losses.detach()[full].mean()) if bool(full.any()) else float("nan")
 
 

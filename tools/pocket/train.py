@@ -3,7 +3,7 @@
     python -m tools.pocket.train [--steps N] [--fresh] [--threads N] [--no-publish]
 
 Work files go to `tools/pocket/work/`; the finished checkpoint goes to `src/dlm/bases/pocket/`. A killed run
-goes on where it last saved. The rate is constant to 40 % of the run, then falls linearly to zero.
+goes on where it last saved. The rate is constant to half of the run, then falls linearly to zero.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "tools" / "pocket" / "work"
 POCKET = ROOT / "src" / "dlm" / "bases" / "pocket"
 SEED = 7
-STEPS = 7200
+STEPS = 8200
 PACK_TOKENS = 4096
 MATRIX_RATE, VECTOR_RATE = 0.02, 4e-3
-WARMUP_STEPS, CONSTANT_UNTIL = 60, 0.4
+WARMUP_STEPS, CONSTANT_UNTIL = 60, 0.5
 SAVE_EVERY, PROBE_EVERY, SAY_EVERY = 250, 500, 50
 
 

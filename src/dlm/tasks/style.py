@@ -106,14 +106,23 @@ def generate(
 
 
 def case_at(
-    seed: int, index: int, kind: Kind, *, instructed: float = 0.0, split: Split = "held_out"
+    seed: int,
+    index: int,
+    kind: Kind,
+    *,
+    instructed: float = 0.0,
+    split: Split = "held_out",
+    facts: tuple[int, int] = (3, 7),
 ) -> StyleCase:
-    """Case `index` of a seed. Raises `DlmError` for an unknown kind."""
+    """Case `index` of a seed; its document, if any, states `facts[0]` to `facts[1]` facts.
+
+    Raises `DlmError` for an unknown kind.
+    """
     if kind not in KINDS:
         raise DlmError(f"unknown kind of style case {kind!r}; known: {', '.join(KINDS)}")
     draw = Draw("style", kind, seed, index, split)
     make = {"fact": _fact_case, "advice": _advice_case, "refusal": _refusal_case}[kind]
-    case = make(draw, seed, index, split)
+    case = make(draw, seed, index, split, facts)
     return _instruct(draw, case) if draw.chance(instructed) else case
 
 
@@ -196,8 +205,8 @@ def style_of(reply: str) -> Style | None:
     return "brief" if is_brief(reply) else None
 
 
-def _fact_case(draw: Draw, seed: int, index: int, split: Split) -> StyleCase:
-    memo = draw_memo(draw)
+def _fact_case(draw: Draw, seed: int, index: int, split: Split, facts: tuple[int, int]) -> StyleCase:
+    memo = draw_memo(draw, facts)
     fact = draw.choice(memo.facts)
     question = text.with_document(draw, memo.text, fact.question(draw.integer(0, 5)))
     return StyleCase(
@@ -216,7 +225,7 @@ def _fact_case(draw: Draw, seed: int, index: int, split: Split) -> StyleCase:
     )
 
 
-def _refusal_case(draw: Draw, seed: int, index: int, split: Split) -> StyleCase:
+def _refusal_case(draw: Draw, seed: int, index: int, split: Split, facts: tuple[int, int]) -> StyleCase:
     if draw.chance(0.3):
         return StyleCase(
             seed,
@@ -231,7 +240,7 @@ def _refusal_case(draw: Draw, seed: int, index: int, split: Split) -> StyleCase:
             (),
             text.SECRET_GOLD,
         )
-    memo = draw_memo(draw)
+    memo = draw_memo(draw, facts)
     missing = memo.missing
     question = text.with_document(draw, memo.text, missing.question(draw.integer(0, 5)))
     return StyleCase(
@@ -239,7 +248,7 @@ def _refusal_case(draw: Draw, seed: int, index: int, split: Split) -> StyleCase:
     )
 
 
-def _advice_case(draw: Draw, seed: int, index: int, split: Split) -> StyleCase:
+def _advice_case(draw: Draw, seed: int, index: int, split: Split, facts: tuple[int, int]) -> StyleCase:
     while True:
         topic = draw.choice(TOPICS)
         question = text.advice_question(draw, topic.name)
