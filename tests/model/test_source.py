@@ -196,52 +196,50 @@ def test_a_folder_that_is_gone_is_refused(tmp_path: Path) -> None:
 
 
 _HUB = """
-import sys
+import os, pathlib, shutil, sys
 from dlm.bases import BaseSpec
 from dlm.errors import DlmError
 from dlm.model import load_policy
-try:
-    policy = load_policy(BaseSpec("hf:org/name", "hub", "org/name", {}, ""), device="cpu")
-    print("loaded", policy.folder)
-except DlmError as error:
-    print(error)
+
+def attempt():
+    try:
+        print("loaded", load_policy(BaseSpec("hf:org/name", "hub", "org/name", {}, ""), device="cpu").folder)
+    except DlmError as error:
+        print(*error.lines(), sep="; ")
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+attempt()
+del os.environ["HF_HUB_OFFLINE"]
+attempt()
+base, repository = sys.argv[1:]
+shutil.copytree(base, repository + "/snapshots/" + "0" * 40)
+os.makedirs(repository + "/refs")
+pathlib.Path(repository, "refs", "main").write_text("0" * 40)
+attempt()
+os.remove(repository + "/snapshots/" + "0" * 40 + "/model.safetensors")
+attempt()
 """
 
 
-def hub(tmp_path: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+@pytest.mark.process
+def test_a_hub_model_is_its_local_copy_or_an_error_that_says_what_to_do(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    """Offline by wish; with the Hub out of reach; with a local copy, which needs no network; with half a copy."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", _HUB],
-        env={**kept, "HF_HOME": str(tmp_path / "hub"), **environment},
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-
-
-@pytest.mark.process
-def test_offline_without_a_copy_says_what_to_do(tmp_path: Path) -> None:
-    done = hub(tmp_path, HF_HUB_OFFLINE="1")
-    assert "org/name is not on this machine" in done.stdout
-    assert "HF_HUB_OFFLINE is set" in done.stdout
-    assert "go online once" in done.stdout
-    assert "base_model: ./folder" in done.stdout
-    assert done.stderr == ""
-
-
-@pytest.mark.process
-def test_a_hub_out_of_reach_says_what_to_do(tmp_path: Path) -> None:
-    done = hub(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert "the Hub cannot be reached" in done.stdout
-    assert "go online once" in done.stdout
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.process
-def test_a_local_copy_is_used_without_asking_the_network(bases: dict[str, Path], tmp_path: Path) -> None:
     repository = tmp_path / "hub" / "hub" / "models--org--name"
-    commit = "0" * 40
-    shutil.copytree(bases["llama"], repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    done = hub(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert done.stdout.strip() == f"loaded {repository / 'snapshots' / commit}"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _HUB, str(bases["llama"]), str(repository)],
+        env={**kept, "HF_HOME": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"},
+        capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    by_wish, out_of_reach, local, half = done.stdout.splitlines()
+    assert "org/name is not on this machine; " in by_wish
+    assert "HF_HUB_OFFLINE is set" in by_wish
+    for line in (by_wish, out_of_reach, half):
+        assert "go online once" in line
+        assert "base_model: ./folder" in line
+    assert "the Hub cannot be reached" in out_of_reach
+    assert "as a whole" in half
+    assert local == f"loaded {repository / 'snapshots' / ('0' * 40)}"
     assert done.stderr == ""

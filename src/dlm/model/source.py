@@ -43,6 +43,7 @@ LIBRARY_FAULTS = (
     AttributeError,
     RuntimeError,
     ArithmeticError,
+    AssertionError,
     MemoryError,
     ImportError,
     safetensors.SafetensorError,
@@ -128,7 +129,7 @@ def _hub_folder(spec: BaseSpec) -> Path:
             next_step=f"unset HF_HUB_OFFLINE, {steps}",
         )
     try:
-        return Path(snapshot_download(spec.location, allow_patterns=_DOWNLOADED))
+        folder = Path(snapshot_download(spec.location, allow_patterns=_DOWNLOADED))
     except hub_errors.GatedRepoError:
         raise BaseModelError(
             f"{spec.location} is gated on the Hub",
@@ -146,6 +147,15 @@ def _hub_folder(spec: BaseSpec) -> Path:
         raise BaseModelError(
             f"{offline}, and the Hub cannot be reached", found=first, next_step=steps
         ) from None
+    if local == folder and not _is_whole(
+        folder
+    ):  # the Hub's client falls back on what there is without a word
+        raise BaseModelError(
+            f"{offline} as a whole, and the rest was not fetched",
+            found=f"part of it in {folder}",
+            next_step=steps,
+        )
+    return folder
 
 
 def _offline_asked() -> bool:
@@ -257,7 +267,8 @@ def _refuse_other_kinds(config: Mapping[str, Any], name: str) -> None:
         )
     known = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind]
     expected = {known} if isinstance(known, str) else set(known)
-    architectures = config.get("architectures") or []
+    stated = config.get("architectures")
+    architectures = stated if isinstance(stated, list) else [stated] if stated else []
     encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.get("is_decoder")
     stated_other = bool(architectures) and not expected.intersection(map(str, architectures))
     if stated_other or (encoder and not architectures) or config.get("is_encoder_decoder"):
