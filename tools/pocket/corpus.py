@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlm.tasks import names, spreadsheet, style
+from dlm.tasks import memos, names, spreadsheet, style, style_text
 from dlm.tasks.draw import Draw
 from tools.pocket import prose
 
@@ -32,11 +32,18 @@ class Document:
 
 # Shares of documents, not of tokens: tables are long, so almost half of the tokens are tables.
 _MIX = (
-    ("table", 0.20), ("long_table", 0.045), ("list", 0.08), ("fact", 0.38), ("advice", 0.15), ("refusal", 0.06),
+    ("table", 0.20), ("long_table", 0.045), ("list", 0.08), ("fact", 0.22), ("interview", 0.20), ("advice", 0.15), ("refusal", 0.06),
     ("money", 0.05), ("header", 0.03), ("prose", 0.08), ("definition", 0.03), ("talk", 0.01), ("copy", 0.04),
     ("rewrite", 0.03), ("turns", 0.02),
 )  # fmt: skip
 _INSTRUCTED = 0.3
+# Of later answers, mostly brief: fillers between questions only cost tokens. The first is drawn as everywhere.
+_INTERVIEW_STYLES: tuple[tuple[style.Style, float], ...] = (
+    ("brief", 0.7),
+    ("blunt", 0.1),
+    ("polite", 0.1),
+    ("padded", 0.1),
+)
 
 
 def document(number: int, progress: float) -> Document:
@@ -52,6 +59,8 @@ def document(number: int, progress: float) -> Document:
         return _chat(kind, draw, *_table(number, _LONG_ROWS))
     if kind in ("fact", "advice", "refusal"):
         return _styled(kind, number, draw)
+    if kind == "interview":
+        return _interview(draw)
     if kind == "turns":
         first, second = _styled("advice", number, draw), _styled("advice", -number, draw)
         return Document(kind, (*first.messages, *(m for m in second.messages if m[0] != "system")))
@@ -88,6 +97,30 @@ def _styled(kind: style.Kind, number: int, draw: Draw) -> Document:
     if case.system is None:
         return _chat(kind, draw, case.question, reply)
     return Document(kind, (("system", case.system), ("user", case.question), ("assistant", reply)))
+
+
+def _interview(draw: Draw) -> Document:
+    """Several questions about one document: each binds another subject to its value, so little text teaches much."""
+    memo = memos.draw_memo(draw, (2, 4) if draw.chance(0.5) else (3, 7))
+    asked = draw.shuffled(memo.facts)[:6]
+    messages: list[tuple[str, str]] = []
+    for place, known in enumerate(asked):
+        question = known.question(draw.integer(0, 5))
+        messages.append(("user", question if place else style_text.with_document(draw, memo.text, question)))
+        messages.append(
+            (
+                "assistant",
+                style_text.fact(
+                    draw, known, draw.weighted(_INTERVIEW_STYLES if place else style.STYLE_SHARES)
+                ),
+            )
+        )
+    if draw.chance(0.3):
+        messages.append(("user", memo.missing.question(draw.integer(0, 5))))
+        messages.append(
+            ("assistant", style_text.refusal(draw, draw.weighted(_INTERVIEW_STYLES), memo.missing.subject))
+        )
+    return Document("interview", tuple(messages))
 
 
 def _table(number: int, rows: tuple[int, int]) -> tuple[str, str]:

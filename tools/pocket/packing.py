@@ -23,7 +23,14 @@ CONTEXT = 2048
 _PROMPT_SHARE = 0.33
 _PROMPT_WEIGHT = 0.3
 # Tables and lists hold nine tenths of the answers' tokens: without weights the facts among them are not learnt.
-_ANSWER_WEIGHTS = {"table": 1.0, "long_table": 1.0, "list": 1.0, "fact": 4.0, "refusal": 3.0}
+_ANSWER_WEIGHTS = {
+    "table": 1.0,
+    "long_table": 1.0,
+    "list": 1.0,
+    "fact": 4.0,
+    "interview": 4.0,
+    "refusal": 3.0,
+}
 _OTHER_ANSWER_WEIGHT = 2.0
 
 
