@@ -93,6 +93,27 @@ def test_an_adapter_samples_and_scores(bases: dict[str, Path], adapter: Path) ->
     assert sample(base, prompts, Settings(max_new_tokens=20), range(3)) != answers
 
 
+@pytest.mark.parametrize("kind", ["gpt_neox", "gpt2"])
+def test_an_overfitted_model_stops_where_pad_is_eos(kind: str, bases: dict[str, Path]) -> None:
+    """Bug 4: trained on its own completion ids, a base whose pad token is its end token ends its answers."""
+    policy = load_policy(spec_of(bases[kind]), device="cpu")
+    assert policy.tokenizer.pad_token_id == policy.chat.end_id
+    turns = [("Why?", "Because."), ("How?", "Briefly, naïvely 日本.")]
+    policy.model.requires_grad_(True)
+    optimizer = torch.optim.Adam(policy.model.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        for question, answer in turns:
+            prompt, completion = policy.chat.prompt_ids(question), policy.chat.completion_ids(answer)
+            ids = torch.tensor([prompt + completion])
+            scores = policy.model(ids, attention_mask=torch.ones_like(ids)).logits[0, len(prompt) - 1 : -1]
+            torch.nn.functional.cross_entropy(scores, ids[0, len(prompt) :]).backward()
+        optimizer.step()
+    prompts = [policy.chat.prompt_ids(question) for question, _ in turns]
+    for (_, answer), got in zip(turns, sample(policy, prompts, Settings(temperature=0), [0, 0]), strict=True):
+        assert (got.text, got.finish_reason) == (answer, "stop")
+
+
 def test_a_trainable_adapter_is_open_and_the_base_is_not(bases: dict[str, Path], adapter: Path) -> None:
     policy = load_policy(spec_of(bases["llama"]), adapter, device="cpu", trainable=True)
     open_ones = {name for name, tensor in policy.model.named_parameters() if tensor.requires_grad}

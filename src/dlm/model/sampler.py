@@ -222,7 +222,7 @@ def _batches(model: Any, rows: Sequence[_Row]) -> Iterator[list[_Row]]:
 def _cache_bytes_per_position(model: Any) -> int:
     config = model.config.get_text_config()
     heads = _largest(config.num_attention_heads)
-    width = getattr(config, "head_dim", None) or _largest(config.hidden_size) // heads
+    width = _largest(getattr(config, "head_dim", None) or _largest(config.hidden_size) // heads)
     key_heads = _largest(getattr(config, "num_key_value_heads", None) or heads)
     return int(2 * config.num_hidden_layers * key_heads * width * model.dtype.itemsize)
 
