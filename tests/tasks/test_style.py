@@ -34,7 +34,7 @@ def test_bytes_of_known_seeds_never_change():
     )
     assert (
         hashlib.sha256(text.encode()).hexdigest()
-        == "6a92072bd7f6afd3319b822052a9fbc520f3ca78bbe38fa9ae4c9a15517c328b"
+        == "59dbcf8a47b13ce90ff180215cfed0f720625806bd23c09e8ac910deac27056e"
     )
 
 

@@ -3,7 +3,7 @@
     python -m tools.pocket.train [--steps N] [--fresh] [--threads N] [--no-publish]
 
 Work files go to `tools/pocket/work/`; the finished checkpoint goes to `src/dlm/bases/pocket/`. A killed run
-goes on where it last saved. The rate is constant to 60 % of the run, then falls linearly to zero.
+goes on where it last saved. The rate is constant to two thirds of the run, then falls linearly to zero.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "tools" / "pocket" / "work"
 POCKET = ROOT / "src" / "dlm" / "bases" / "pocket"
 SEED = 7
-STEPS = 8200
+STEPS = 8800
 PACK_TOKENS = 4096
 MATRIX_RATE, VECTOR_RATE = 0.02, 4e-3
-WARMUP_STEPS, CONSTANT_UNTIL = 60, 0.6
+WARMUP_STEPS, CONSTANT_UNTIL = 60, 0.66
 SAVE_EVERY, PROBE_EVERY, SAY_EVERY = 250, 500, 50
 
 

@@ -1,6 +1,6 @@
 """Short made-up office documents, and questions whose answer must be copied from them.
 
-Each document states three to seven facts; a fact is a subject, a relation and a value. Subjects and values
+Each document states two to six facts; a fact is a subject, a relation and a value. Subjects and values
 are drawn fresh, so the number of different questions has no practical limit, and a right answer can only
 come from reading the document.
 """
@@ -106,7 +106,11 @@ def _clock(draw: Draw) -> str:
 
 @dataclass(frozen=True)
 class Relation:
-    """One kind of fact: how its value is drawn, stated, asked for, and written as a `Label: value` line."""
+    """One kind of fact: how its value is drawn, stated, asked for, and written as a `label: value` line.
+
+    Statements name the subject before the value: a reader that goes left to right, as a small causal model
+    does, can then tie the value to its subject when it meets it.
+    """
 
     name: str
     value: Callable[[Draw], str]
@@ -117,43 +121,43 @@ class Relation:
 
 RELATIONS = (
     Relation("lead", names.person,
-             ("{s} is led by {v}.", "{v} leads {s}.", "{v} is in charge of {s}."),
+             ("{s} is led by {v}.", "The lead for {s} is {v}.", "{s} has {v} in charge."),
              ("Who leads {s}?", "Who is in charge of {s}?", "Who is the lead for {s}?", "Name the lead of {s}."), "Lead"),
     Relation("due", names.date,
              ("{s} is due on {v}.", "The deadline for {s} is {v}.", "{s} must be done by {v}."),
              ("When is {s} due?", "What is the deadline for {s}?", "By when must {s} be done?", "What date is {s} due?"), "Due"),
     Relation("budget", _amount,
-             ("{s} has a budget of {v}.", "The budget for {s} is {v}.", "{v} is set aside for {s}."),
+             ("{s} has a budget of {v}.", "The budget for {s} is {v}.", "{s} may spend {v}."),
              ("What is the budget for {s}?", "How much money does {s} have?", "What budget does {s} have?"), "Budget"),
     Relation("staff", _staff,
-             ("{s} has {v} people.", "{v} people work on {s}.", "The headcount for {s} is {v}."),
+             ("{s} has {v} people.", "{s} employs {v} people.", "The headcount for {s} is {v}."),
              ("How many people work on {s}?", "What is the headcount for {s}?", "How many people does {s} have?"), "Headcount"),
     Relation("room", _room,
              ("{s} is in {v}.", "You will find {s} in {v}.", "{s} uses {v}."),
              ("Which room does {s} use?", "What room is {s} in?", "In which room is {s}?"), "Room"),
     Relation("supplier", names.firm,
-             ("{v} is the supplier for {s}.", "The supplier for {s} is {v}.", "{s} buys from {v}."),
+             ("{s} is supplied by {v}.", "The supplier for {s} is {v}.", "{s} buys from {v}."),
              ("Who supplies {s}?", "Who is the supplier for {s}?", "Which firm supplies {s}?"), "Supplier"),
     Relation("place", names.town,
-             ("{s} is based in {v}.", "{v} hosts {s}.", "The site for {s} is {v}."),
+             ("{s} is based in {v}.", "{s} is hosted by {v}.", "The site for {s} is {v}."),
              ("Where is {s} based?", "Which town hosts {s}?", "What is the site for {s}?"), "Site"),
     Relation("code", names.code,
-             ("The code for {s} is {v}.", "{s} has the code {v}.", "Use code {v} for {s}."),
+             ("The code for {s} is {v}.", "{s} has the code {v}.", "{s} runs under code {v}."),
              ("What is the code for {s}?", "Which code does {s} have?", "What code should I use for {s}?"), "Code"),
     Relation("reason", lambda draw: draw.choice(_REASONS),
-             ("{s} is delayed because of {v}.", "The reason {s} is late is {v}.", "{v} has held up {s}."),
+             ("{s} is delayed because of {v}.", "The reason {s} is late is {v}.", "{s} is held up by {v}."),
              ("Why is {s} late?", "Why is {s} delayed?", "What has held up {s}?"), "Delay"),
     Relation("status", lambda draw: draw.choice(_STATES),
              ("{s} is {v}.", "The status of {s} is {v}.", "At the moment {s} is {v}."),
              ("What is the status of {s}?", "How is {s} going?", "What state is {s} in?"), "Status"),
     Relation("time", _clock,
-             ("{s} starts at {v}.", "The start time for {s} is {v}.", "{v} is the start of {s}."),
+             ("{s} starts at {v}.", "The start time for {s} is {v}.", "{s} begins at {v}."),
              ("What time does {s} start?", "When does {s} start?", "What is the start time for {s}?"), "Start"),
     Relation("contact", names.person,
-             ("The contact for {s} is {v}.", "Ask {v} about {s}.", "{v} answers questions about {s}."),
+             ("The contact for {s} is {v}.", "Questions about {s} go to {v}.", "{s} has {v} as contact."),
              ("Who is the contact for {s}?", "Whom do I ask about {s}?", "Who answers questions about {s}?"), "Contact"),
     Relation("color", lambda draw: draw.choice(_COLORS),
-             ("The folder for {s} is {v}.", "{s} has the {v} folder.", "Look in the {v} folder for {s}."),
+             ("The folder for {s} is {v}.", "{s} has the {v} folder.", "{s} is filed in the {v} folder."),
              ("Which folder is for {s}?", "What color is the folder for {s}?", "Which folder does {s} have?"), "Folder"),
 )  # fmt: skip
 _BY_NAME = {relation.name: relation for relation in RELATIONS}
@@ -215,7 +219,7 @@ class Memo:
         )
 
 
-def draw_memo(draw: Draw, facts: tuple[int, int] = (3, 7)) -> Memo:
+def draw_memo(draw: Draw, facts: tuple[int, int] = (2, 6)) -> Memo:
     """A fresh document with `facts[0]` to `facts[1]` facts."""
     subjects = [_subject(draw) for _ in range(draw.integer(2, 4))]
     relations = draw.sample(RELATIONS, draw.integer(2, 4))

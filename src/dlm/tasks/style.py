@@ -112,7 +112,7 @@ def case_at(
     *,
     instructed: float = 0.0,
     split: Split = "held_out",
-    facts: tuple[int, int] = (3, 7),
+    facts: tuple[int, int] = (2, 6),
 ) -> StyleCase:
     """Case `index` of a seed; its document, if any, states `facts[0]` to `facts[1]` facts.
 

@@ -264,10 +264,10 @@ def capital(sentence: str) -> str:
 
 
 def _lowered(sentence: str) -> str:
-    # Only an article is lowered: most sentences open with a name.
+    # Only a common first word is lowered: most sentences open with a name.
     return (
         sentence[:1].lower() + sentence[1:]
-        if sentence.startswith(("The ", "A ", "At ", "You ", "Use ", "Ask ", "Look "))
+        if sentence.startswith(("The ", "At ", "You ", "Questions "))
         else sentence
     )
 
