@@ -78,7 +78,14 @@ def drill(tokenizer: Tokenizer, draw: Draw) -> tuple[list[int], list[int], list[
     tokens = [draw.integer(first, last) for _ in range(_DRILL_TOKENS)]
     end = special("<|end|>")
     heard = [*tokens, end]
-    asked = [special("<|bos|>"), special("<|user|>"), *newline, *tokenizer.encode("Repeat exactly: ").ids, *heard, *newline]
+    asked = [
+        special("<|bos|>"),
+        special("<|user|>"),
+        *newline,
+        *tokenizer.encode("Repeat exactly: ").ids,
+        *heard,
+        *newline,
+    ]
     opening = [special("<|assistant|>"), *newline]
     ids = [*asked, *opening, *heard, *newline]
     weights = [0.0] * (len(asked) + len(opening)) + [1.0] * len(heard) + [0.0]
