@@ -32,7 +32,7 @@ class Document:
 
 # Shares of documents, not of tokens: tables are long, so almost half of the tokens are tables.
 _MIX = (
-    ("table", 0.20), ("long_table", 0.045), ("list", 0.08), ("fact", 0.22), ("interview", 0.20), ("advice", 0.15), ("refusal", 0.06),
+    ("table", 0.20), ("long_table", 0.045), ("list", 0.08), ("fact", 0.22), ("interview", 0.20), ("advice", 0.18), ("refusal", 0.06),
     ("money", 0.05), ("header", 0.03), ("prose", 0.08), ("definition", 0.03), ("talk", 0.01), ("copy", 0.04),
     ("rewrite", 0.03), ("turns", 0.02),
 )  # fmt: skip
@@ -57,8 +57,9 @@ def document(number: int, progress: float) -> Document:
         return _chat(kind, draw, *_table(number, (2, longest)))
     if kind == "long_table":
         return _chat(kind, draw, *_table(number, _LONG_ROWS))
-    if kind in ("fact", "advice", "refusal"):
-        return _styled(kind, number, draw)
+    for styled in style.KINDS:
+        if kind == styled:
+            return _styled(styled, number, draw)
     if kind == "interview":
         return _interview(draw)
     if kind == "turns":
@@ -92,7 +93,7 @@ def _styled(kind: style.Kind, number: int, draw: Draw) -> Document:
     # A third of the documents are short: finding one fact among two teaches what finding one among seven needs.
     facts = (1, 3) if draw.chance(0.35) else (3, 7)
     case = style.case_at(CORPUS_SEED, number, kind, instructed=_INSTRUCTED, split="train", facts=facts)
-    wanted = case.wanted or draw.weighted(style.STYLE_SHARES)
+    wanted = draw.weighted(style.STYLE_SHARES) if case.wanted is None else case.wanted
     reply = style.answer(case, wanted, draw.integer(0, 10**9))
     if case.system is None:
         return _chat(kind, draw, case.question, reply)

@@ -30,6 +30,7 @@ _ANSWER_WEIGHTS = {
     "fact": 4.0,
     "interview": 4.0,
     "refusal": 3.0,
+    "advice": 4.0,
 }
 _OTHER_ANSWER_WEIGHT = 2.0
 _DRILLS, _DRILL_TOKENS = 2, 24  # per pack: about 3 % of its tokens
