@@ -18,6 +18,7 @@ and exits with its `exit_code`. Anything else that escapes is a bug and shows it
     ├── MissingExtraError        1  an optional part of dlm is not installed
     ├── TrainingError            1  a run that cannot start or go on
     │   └── NonFiniteError       1  a loss or gradient that is not a number
+    ├── GateError                3  a version that has not passed its document's gate
     └── InterruptedRunError    130  stopped from outside; the run can be resumed
 """
 
@@ -35,6 +36,7 @@ __all__ = [
     "DlmError",
     "DocumentError",
     "ForeignFolderError",
+    "GateError",
     "InterruptedRunError",
     "LockedError",
     "MissingExtraError",
@@ -164,6 +166,12 @@ class TrainingError(DlmError):
 
 class NonFiniteError(TrainingError):
     """A loss or gradient that is not a finite number; the rows of that step are named."""
+
+
+class GateError(DlmError):
+    """A version that has not passed its document's gate."""
+
+    exit_code = 3
 
 
 class InterruptedRunError(DlmError):

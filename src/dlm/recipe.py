@@ -32,7 +32,7 @@ class Choice(Generic[T]):
 class Recipe(BaseModel):
     """Every knob of a run. Units stand in the names or in the descriptions."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     adapter: Literal["lora", "dora"] = Field(
         "lora", description="adapter method; dora also learns each column's length (arXiv 2402.09353)"
@@ -57,7 +57,7 @@ class Recipe(BaseModel):
     grad_accum: Literal["auto"] | PositiveInt = Field(
         "auto", description="micro-batches per optimiser step; the loss is exact over all their tokens"
     )
-    learning_rate: float = Field(2e-4, gt=0, description="peak learning rate")
+    learning_rate: float = Field(2e-4, gt=0, le=10, description="peak learning rate")
     num_epochs: int = Field(3, ge=1, description="passes over the rows")
     min_steps: int = Field(
         0,
@@ -95,7 +95,7 @@ class Recipe(BaseModel):
         0.1,
         ge=0,
         le=0.5,
-        description="share of rows held out for validation, by section id; none below 20 rows",
+        description="share of rows held out for validation, by a hash of their content; none below 20 rows",
     )
     eval_every_steps: int | None = Field(
         None, ge=1, description="steps between validations; unset = about ten in a run"
@@ -123,16 +123,14 @@ def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Read `key=value` as a knob and its raw value.
 
-    Values follow YAML's reading of scalars and lists (`3`, `2e-4`, `true`, `null`, `[q_proj, v_proj]`).
+    A value is taken as it is written, a list in brackets (`[q_proj, v_proj]`) apart, and `null` for unset; the recipe
+    itself says whether it fits.
 
     Raises:
-        UsageError: no `=`, an unknown knob (the nearest one is named), or a value that is not YAML.
+        UsageError: no `=`, or an unknown knob (the nearest one is named).
     """
-    import yaml  # heavy enough to keep out of `dlm --help`
-
-    key, sign, raw = text.partition("=")
-    key = key.strip()
-    if not sign or not key:
+    key, sign, raw = (part.strip() for part in text.partition("="))
+    if not sign or not key or not raw:
         raise UsageError(f"--set takes key=value, found {text!r}", next_step="for example: --set lora_r=16")
     if key not in Recipe.model_fields:
         hint = nearest(key, tuple(Recipe.model_fields))
@@ -141,16 +139,9 @@ def parse_assignment(text: str) -> tuple[str, Any]:
             expected=f"one of {', '.join(Recipe.model_fields)}",
             next_step=f"--set {hint}={raw}" if hint else "",
         )
-    try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError:
-        raise UsageError(f"--set {key}: the value {raw!r} cannot be read") from None
-    if isinstance(value, str):
-        try:
-            return key, float(value)  # YAML 1.1 reads 2e-4 as text
-        except ValueError:
-            return key, value
-    return key, value
+    if raw.startswith("[") and raw.endswith("]"):
+        return key, [name for part in raw[1:-1].split(",") if (name := part.strip().strip("'\""))]
+    return key, None if raw in ("null", "~") else raw
 
 
 def resolve(
@@ -175,10 +166,19 @@ def resolve(
             values[name], origins[name] = base_defaults[name].value, f"base: {base_defaults[name].reason}"
         else:
             origins[name] = "default"
+    by_base = origins["min_steps"].startswith("base")
+    if by_base and ("num_epochs" in flags or "num_epochs" in stated):
+        values["min_steps"], origins["min_steps"] = 0, "num_epochs was stated"
     try:
         return ResolvedRecipe(Recipe(**values), origins)
     except ValidationError as error:
-        faults = "; ".join(
-            f"{fault['loc'][0]}: {fault['msg']} (found {fault['input']!r})" for fault in error.errors()
-        )
-        raise UsageError(f"the recipe cannot be used: {faults}") from None
+        faults = {
+            str(fault["loc"][0]): fault for fault in error.errors()
+        }  # a union reports each of its members
+    raise UsageError(
+        "the recipe cannot be used: "
+        + "; ".join(f"{name}: {fault['msg']}" for name, fault in faults.items()),
+        expected="; ".join(f"{name}: {Recipe.model_fields[name].description}" for name in faults),
+        found="; ".join(f"{name}={fault['input']}" for name, fault in faults.items()),
+        next_step="dlm train --help names the page with every knob and its range",
+    )

@@ -16,11 +16,12 @@ from .conftest import Dlm
 
 def test_knobs_come_from_set_and_from_their_own_flags() -> None:
     assert _knobs(["lora_r=16", "learning_rate=2e-4"], max_steps=5, seed=None) == {
-        "lora_r": 16,
-        "learning_rate": 2e-4,
+        "lora_r": "16",  # as written: the recipe reads it
+        "learning_rate": "2e-4",
         "max_steps": 5,
     }
     assert _knobs(["seed=3"], max_steps=None, seed=3) == {"seed": 3}
+    assert _knobs(["target_modules=[q_proj, 'v_proj']"]) == {"target_modules": ["q_proj", "v_proj"]}
     assert _knobs(["max_steps=null"], max_steps=None, seed=None) == {"max_steps": None}
 
 

@@ -97,6 +97,12 @@ def test_equal_rows_stand_on_one_side_and_probes_on_none() -> None:
     assert len(train) + len(validation) == 60
 
 
+def test_rows_that_are_all_alike_are_all_trained_on() -> None:
+    train, validation, reason = split_rows([chat_row("same?", "same")] * 25, 0.1)
+    assert (len(train), validation) == (25, [])
+    assert "alike" in reason
+
+
 def test_the_data_hash_sees_every_change() -> None:
     base = rows(3)
     changed = [*base[:2], chat_row("question 2?", "answer 2.", 2)]
@@ -132,10 +138,12 @@ def test_rows_file_shapes_and_faults(tmp_path: Path) -> None:
         ("u", "v"),
         (None, "prose"),
     ]
-    file.write_text('{"prompt": "p"}\nnot json\n{"text": ""}\n{"messages": []}\n[1]\n', encoding="utf-8")
+    bad = ['{"prompt": "p"}', "not json", '{"text": ""}', '{"messages": []}', "[1]", '{"text": "\\ud800"}']
+    bad += ['{"text": "t", "prompt": "p"}', '{"prompt": "p", "completion": "c\\u0000"}']
+    file.write_text("\n".join(bad), encoding="utf-8")
     with pytest.raises(DocumentError) as fault:
         read_rows_file(file)
-    assert [problem.line for problem in fault.value.problems] == [1, 2, 3, 4, 5]
+    assert [problem.line for problem in fault.value.problems] == [1, 2, 3, 4, 5, 6, 7, 8]
     with pytest.raises(UsageError):
         read_rows_file(tmp_path / "absent.jsonl")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.errors import NonFiniteError, TrainingError
+from dlm.errors import NonFiniteError
 from dlm.recipe import Recipe
 from dlm.training import checkpoints
+from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example
 from dlm.training.layout import PlainLayout
-from dlm.training.loop import LoopResult, Plan, learning_rate, make_optimizer, run_loop
+from dlm.training.loop import LoopResult, Plan, derived_seed, learning_rate, make_optimizer, run_loop
 from dlm.training.losses import SftObjective
 from tiny_training import PAD, Recorder, tiny_model
 
@@ -37,11 +39,12 @@ def run(
     dora: bool = False,
 ) -> tuple[torch.nn.Module, LoopResult]:
     model = tiny_model(dropout=dropout, dora=dora)
-    start = checkpoints.latest(folder) if resume else None
     settings = recipe or Recipe(learning_rate=1e-2, keep_last=2)
-    return model, run_loop(
-        model, OBJECTIVE, rows, {"valid": rows[:2]}, settings, plan, "cpu", recorder, folder, start
-    )
+    optimizer = make_optimizer(model, settings)
+    progress = checkpoints.load_newest(folder, model, optimizer, pytest.fail) if resume else Progress()
+    held_out = {"valid": rows[:2]}
+    done = run_loop(model, OBJECTIVE, rows, held_out, settings, plan, optimizer, progress, recorder, folder)
+    return model, done
 
 
 def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -156,8 +159,9 @@ def test_a_loss_that_is_not_a_number_names_its_rows_and_keeps_the_checkpoint(
             super().checkpoint_saved(step)
             poison.data.fill_(math.nan)
 
+    optimizer = make_optimizer(model, Recipe())
     with pytest.raises(NonFiniteError) as fault:
-        run_loop(model, OBJECTIVE, uneven, {}, Recipe(), PLAN, "cpu", Poison(), tmp_path)
+        run_loop(model, OBJECTIVE, uneven, {}, Recipe(), PLAN, optimizer, Progress(), Poison(), tmp_path)
     assert "step 4" in fault.value.message
     assert "doc.dlm:1" in fault.value.found
     assert checkpoints.saved_steps(tmp_path) == [3]
@@ -176,16 +180,72 @@ def test_neftune_adds_noise_only_while_training(uneven: list[Example], tmp_path:
     assert not embedding._forward_hooks
 
 
-def test_a_checkpoint_of_another_model_is_refused(uneven: list[Example], tmp_path: Path) -> None:
+def test_weights_that_are_not_numbers_are_never_saved(uneven: list[Example], tmp_path: Path) -> None:
+    """Bug 2: the update of the last step can overflow although its loss and gradient were finite."""
+    model = tiny_model()
+    poison = next(p for name, p in model.named_parameters() if "lora_B" in name)
+
+    class Overflow(Recorder):
+        def metrics(self, step: int, values: Mapping[str, float]) -> None:
+            poison.data[0, 0] = math.inf
+
+    plan, optimizer = Plan(9, 4, 2, 1, 1, 1), make_optimizer(model, Recipe())
+    with pytest.raises(NonFiniteError, match="not finite"):
+        run_loop(model, OBJECTIVE, uneven, {}, Recipe(), plan, optimizer, Progress(), Overflow(), tmp_path)
+    assert checkpoints.saved_steps(tmp_path) == []
+
+
+@pytest.mark.parametrize("file", ["optimizer.safetensors", "adapter_model.safetensors", "progress.json"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    uneven: list[Example], tmp_path: Path, file: str
+) -> None:
+    whole, _ = run(uneven, tmp_path / "a", Recorder())
+    run(uneven, tmp_path / "b", Recorder(stop_after=7))
+    damaged = checkpoints.step_folder(tmp_path / "b", 7) / file
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    said: list[str] = []
+    model = tiny_model(dropout=0.3)
+    recipe = Recipe(learning_rate=1e-2, keep_last=2)
+    optimizer = make_optimizer(model, recipe)
+    progress = checkpoints.load_newest(tmp_path / "b", model, optimizer, said.append)
+    assert progress.step == 6
+    assert "step 7" in said[0]
+    run_loop(model, OBJECTIVE, uneven, {}, recipe, PLAN, optimizer, progress, Recorder(), tmp_path / "b")
+    for name, value in trainable(whole).items():
+        assert torch.equal(value, trainable(model)[name]), name
+
+
+def test_a_checkpoint_of_another_model_is_not_used(uneven: list[Example], tmp_path: Path) -> None:
     run(uneven, tmp_path, Recorder(), plan=Plan(9, 4, 2, 3, 9, 9))
     other = tiny_model(dora=True)
-    with pytest.raises(TrainingError):
-        checkpoints.load(checkpoints.latest(tmp_path) or tmp_path, other, make_optimizer(other, Recipe()))
+    said: list[str] = []
+    assert (
+        checkpoints.load_newest(tmp_path, other, make_optimizer(other, Recipe()), said.append) == Progress()
+    )
+    assert "step 3" in said[0]
+
+
+def test_a_stop_asked_for_before_the_first_step_takes_none(uneven: list[Example], tmp_path: Path) -> None:
+    class Stopping(Recorder):
+        def stop_requested(self) -> str:
+            return "SIGINT"
+
+    _, result = run(uneven, tmp_path, recorder := Stopping())
+    assert result.stopped == "SIGINT"
+    assert recorder.history == {}
+
+
+@pytest.mark.parametrize("seed", [0, 2**62, 2**63 - 1])
+def test_every_seed_of_the_recipe_works(seed: int) -> None:
+    plan = Plan(50, 50, 1, 10, 1, 1)
+    assert sorted(plan.window(1, seed)) == list(range(50))
+    assert plan.window(2, seed) != plan.window(1, seed + 1 if seed < 2**63 - 1 else 0)
+    torch.manual_seed(derived_seed(seed, "step", 10**9))
 
 
 def test_a_half_written_checkpoint_is_not_seen(uneven: list[Example], tmp_path: Path) -> None:
     (tmp_path / ".partial-3").mkdir(parents=True)
-    assert checkpoints.latest(tmp_path) is None
+    assert checkpoints.saved_steps(tmp_path) == []
     run(uneven, tmp_path, Recorder(), plan=Plan(9, 4, 2, 3, 9, 9))
     assert checkpoints.saved_steps(tmp_path) == [3]
     assert not list(tmp_path.glob(".partial-*"))

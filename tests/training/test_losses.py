@@ -36,7 +36,11 @@ def test_scores_are_those_of_the_full_softmax(uneven: list[Example]) -> None:
 def test_entropy_of_a_uniform_model_is_log_v(uneven: list[Example]) -> None:
     model = tiny_model().eval()
     model.get_base_model().lm_head.weight.data.zero_()
-    scores = score_tokens(model, PlainLayout(PAD).batch(uneven))
+    assert (
+        score_tokens(model, PlainLayout(PAD).batch(uneven)).entropy is None
+    )  # nobody reads it outside training
+    scores = score_tokens(model.train(), PlainLayout(PAD).batch(uneven))
+    assert scores.entropy is not None
     assert scores.entropy.tolist() == pytest.approx([math.log(259)] * len(scores.entropy), rel=1e-5)
 
 

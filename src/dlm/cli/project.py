@@ -32,6 +32,11 @@ class Project:
     document: Document | None
     n_problems: int
 
+    @property
+    def declares_gate(self) -> bool:
+        """Whether its header has a gate; a document with problems is not read that far."""
+        return self.document is not None and self.document.header.gate is not None
+
 
 def find_project(path: Path) -> Project:
     """Read a document, or at least its id.

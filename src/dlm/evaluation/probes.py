@@ -12,7 +12,8 @@ from dlm.model import Policy, Settings, sample
 
 __all__ = ["ProbeAnswer", "Question", "answer_all"]
 
-MAX_NEW_TOKENS = 256
+LEAST_ANSWER = 256  # tokens an answer may always have
+ROOM_BEYOND_REFERENCE = 32
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,17 @@ class ProbeAnswer:
 
 
 def answer_all(
-    policy: Policy, questions: Sequence[Question], *, max_new_tokens: int = MAX_NEW_TOKENS
+    policy: Policy, questions: Sequence[Question], *, max_new_tokens: int | None = None
 ) -> list[ProbeAnswer]:
-    """Answer every question under greedy decoding, in order."""
+    """Answer every question under greedy decoding, in order.
+
+    Unless `max_new_tokens` is given, an answer may have 256 tokens, or as many as the longest reference and some more.
+    """
     if not questions:
         return []
+    if max_new_tokens is None:
+        longest = max(len(policy.chat.completion_ids(question.reference)) for question in questions)
+        max_new_tokens = max(LEAST_ANSWER, longest + ROOM_BEYOND_REFERENCE)
     prompts = [policy.chat.prompt_ids(question.prompt) for question in questions]
     settings = Settings(temperature=0.0, max_new_tokens=max_new_tokens)
     samples = sample(policy, prompts, settings, seeds=[0] * len(prompts))

@@ -3,8 +3,8 @@
 from dlm.model.chat import Chat
 from dlm.model.device import choose_device, choose_dtype
 from dlm.model.logprobs import completion_logprobs
-from dlm.model.policy import Policy, load_policy
-from dlm.model.sampler import Sample, Settings, sample, stream
+from dlm.model.policy import Policy, load_policy, quiet_libraries
+from dlm.model.sampler import Sample, Settings, keeps_logits, sample, stream
 
 __all__ = [
     "Chat",
@@ -14,7 +14,9 @@ __all__ = [
     "choose_device",
     "choose_dtype",
     "completion_logprobs",
+    "keeps_logits",
     "load_policy",
+    "quiet_libraries",
     "sample",
     "stream",
 ]

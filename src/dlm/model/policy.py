@@ -28,7 +28,7 @@ from dlm.model.source import (
 )
 from dlm.recipe import Choice
 
-__all__ = ["Policy", "load_policy"]
+__all__ = ["Policy", "load_policy", "quiet_libraries"]
 
 _ANY_LENGTH = 1_000_000  # tokenizers without a limit state an absurd one
 
@@ -106,7 +106,7 @@ def load_policy(
     dtype = choose_dtype(precision, where.value)
     folder = find_folder(spec)
     found = inspect_folder(folder, spec.name)
-    with _quiet():
+    with quiet_libraries():
         tokenizer = _load_tokenizer(found, spec.name)
         model = _load_model(found, spec.name, dtype.value)
     _check_vocabulary(tokenizer, model, spec.name)
@@ -127,8 +127,8 @@ def load_policy(
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the libraries' reports and bars while a folder is read: what matters is checked and said by dlm."""
+def quiet_libraries() -> Iterator[None]:
+    """Silence the libraries' reports and bars while files are read or written: what matters, dlm checks and says."""
     log = transformers.utils.logging
     verbosity, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity(log.CRITICAL)
@@ -298,7 +298,7 @@ def _load_adapter(model: Any, folder: Path, fingerprint: str, name: str, *, trai
     _check_origin(folder, fingerprint, name)
     stored = tensor_shapes(weights)
     with (
-        _quiet(),
+        quiet_libraries(),
         readable_faults(
             f"the adapter {folder} does not fit the base {name}", "use the base it was trained on"
         ),

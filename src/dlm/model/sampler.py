@@ -23,7 +23,7 @@ from dlm.model.noise import exponential, row_keys
 from dlm.model.policy import Policy
 from dlm.model.streaming import TextStream, find_stop
 
-__all__ = ["Sample", "Settings", "sample", "stream"]
+__all__ = ["Sample", "Settings", "keeps_logits", "sample", "stream"]
 
 FinishReason = Literal["stop", "length"]
 
@@ -280,7 +280,7 @@ class _State:
         self._model = policy.model
         self._device = policy.model.get_input_embeddings().weight.device
         self._settings = settings
-        self._last_only = _keeps_logits(policy.model)
+        self._last_only = keeps_logits(policy.model)
         self._cache = make_cache(policy.model.config)
         prompts = list(dict.fromkeys(row.prompt for row in rows))
         self._read(prompts)
@@ -372,7 +372,7 @@ def _keep_likely(scores: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor
     return scores
 
 
-def _keeps_logits(model: Any) -> bool:
-    """Whether the model can be asked for the last position's logits alone."""
+def keeps_logits(model: Any) -> bool:
+    """Whether the model can be asked for the logits of its last positions alone (`logits_to_keep`)."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(inner.forward).parameters

@@ -2,7 +2,7 @@
 
 from dlm.training import checkpoints
 from dlm.training.examples import Row, data_hash, read_rows_file, rows_of_document
-from dlm.training.loop import LoopResult, Observer, Plan
+from dlm.training.loop import LoopResult, Observer, Plan, make_optimizer, require_finite
 from dlm.training.phases import (
     Estimate,
     Preflight,
@@ -26,8 +26,10 @@ __all__ = [
     "checkpoints",
     "data_hash",
     "estimate",
+    "make_optimizer",
     "prepare_sft",
     "read_rows_file",
+    "require_finite",
     "rows_of_document",
     "score_held_out",
     "train_sft",

@@ -11,17 +11,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from dlm.errors import TrainingError
-
-__all__ = ["Progress", "discard", "latest", "load", "save", "save_adapter", "saved_steps", "step_of"]
+__all__ = ["Progress", "discard", "load_newest", "save", "save_adapter", "saved_steps", "step_of"]
 
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
@@ -60,12 +60,6 @@ def step_folder(folder: Path, step: int) -> Path:
     return folder / f"{_PREFIX}{step:08d}"
 
 
-def latest(folder: Path) -> Path | None:
-    """The newest complete checkpoint, or None."""
-    steps = saved_steps(folder)
-    return step_folder(folder, steps[-1]) if steps else None
-
-
 def save_adapter(model: Any, folder: Path) -> None:
     """Write the adapter as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), without a generated card."""
     model.save_pretrained(str(folder), safe_serialization=True)
@@ -87,40 +81,47 @@ def save(
     for path in (*partial.iterdir(), partial):
         _sync(path)
     target = step_folder(folder, progress.step)
-    if target.exists():  # the same step again after a resume has equal content: keep what is safe already
-        shutil.rmtree(partial)
-    else:
-        partial.rename(target)
-        _sync(folder)
+    partial.rename(target)
+    _sync(folder)
     for step in saved_steps(folder)[:-keep_last]:
         shutil.rmtree(step_folder(folder, step))
     return target
 
 
-def load(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
-    """Put a checkpoint's adapter and optimiser state into place; returns where the run stood.
+def load_newest(
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
+) -> Progress:
+    """Put the newest readable checkpoint into place; returns where it stood, or step 0 when there is none.
 
-    Raises:
-        TrainingError: the checkpoint does not fit this model.
+    A damaged checkpoint is spoken of and removed, so that the run can write that step anew.
     """
-    try:
-        result = set_peft_model_state_dict(model, load_file(str(checkpoint / "adapter_model.safetensors")))
-        tensors = load_file(str(checkpoint / "optimizer.safetensors"))
-        progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
-        if result.unexpected_keys:
-            raise KeyError(result.unexpected_keys[0])
-        for name, parameter in _trainable(model):
-            state = {part: tensors[f"{name}:{part}"] for part in ("step", "exp_avg", "exp_avg_sq")}
-            optimizer.state[parameter] = {
-                "step": state["step"],
-                **{part: state[part].to(parameter.device) for part in ("exp_avg", "exp_avg_sq")},
-            }
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(
-            f"this checkpoint does not fit the run: {error}",
-            where=str(checkpoint),
-            next_step="start again with --fresh",
-        ) from None
+    for step in reversed(saved_steps(folder)):
+        checkpoint = step_folder(folder, step)
+        try:
+            return _load(checkpoint, model, optimizer)
+        except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+            warn(f"the checkpoint of step {step} is damaged ({error}): the one before it is used")
+            optimizer.state.clear()
+            shutil.rmtree(checkpoint)
+    return Progress()
+
+
+def _load(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
+    progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
+    tensors = load_file(str(checkpoint / "optimizer.safetensors"))
+    moments = {
+        parameter: {
+            "step": tensors[f"{name}:step"],
+            "exp_avg": tensors[f"{name}:exp_avg"].to(parameter.device),
+            "exp_avg_sq": tensors[f"{name}:exp_avg_sq"].to(parameter.device),
+        }
+        for name, parameter in _trainable(model)
+    }
+    adapter = load_file(str(checkpoint / "adapter_model.safetensors"))
+    unexpected = set_peft_model_state_dict(model, adapter).unexpected_keys
+    if unexpected:
+        raise KeyError(f"unexpected tensor {unexpected[0]}")
+    optimizer.state.update(moments)
     return progress
 
 

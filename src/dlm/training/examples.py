@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 MIN_ROWS_FOR_VALIDATION = 20
+_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -131,7 +133,12 @@ def read_rows_file(path: Path) -> list[Row]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the rows file: {error}", where=str(path)) from None
+        raise UsageError(
+            f"cannot read the rows file: {error}",
+            where=str(path),
+            expected="JSON lines in UTF-8",
+            next_step="check the path: --rows FILE",
+        ) from None
     rows: list[Row] = []
     problems: list[Problem] = []
     for number, line in enumerate(lines, start=1):
@@ -148,29 +155,30 @@ def read_rows_file(path: Path) -> list[Row]:
     return rows
 
 
+_SHAPES: tuple[tuple[str, ...], ...] = (
+    ("prompt", "completion"),
+    ("question", "answer"),
+    ("messages",),
+    ("text",),
+)
+
+
 def _row_of_json(item: Any, origin: str, line: int) -> Row:
     if not isinstance(item, dict):
         raise ValueError(f"expected an object, found {type(item).__name__}")
-    if "text" in item:
-        texts: tuple[Any, ...] = (None, item["text"])
-    elif "messages" in item:
-        texts = _one_turn(item["messages"])
-    elif "prompt" in item and "completion" in item:
-        texts = (item["prompt"], item["completion"])
-    elif "question" in item and "answer" in item:
-        texts = (item["question"], item["answer"])
-    else:
+    shape = next((shape for shape in _SHAPES if set(item) == set(shape)), None)
+    if shape is None:
         raise ValueError(
-            f"expected prompt+completion, question+answer, messages or text; found keys {sorted(item)}"
+            f"expected the keys prompt+completion, question+answer, messages, or text, and no others; found {sorted(item)}"
         )
-    prompt, text = texts
-    if (
-        not isinstance(text, str)
-        or not text.strip()
-        or not (prompt is None or (isinstance(prompt, str) and prompt.strip()))
-    ):
-        raise ValueError("question and answer must be texts that are not empty")
-    return Row("prose" if prompt is None else "chat", prompt, text, origin, line)
+    values = _one_turn(item["messages"]) if shape == ("messages",) else tuple(item[key] for key in shape)
+    for value in values:
+        if not isinstance(value, str) or not value.strip():
+            raise ValueError("expected texts that are not empty")
+        if _UNWRITABLE.search(value):
+            raise ValueError("the text has a NUL or a lone surrogate, which no UTF-8 file can hold")
+    *prompt, text = values
+    return Row("chat" if prompt else "prose", prompt[0] if prompt else None, text, origin, line)
 
 
 def _one_turn(messages: Any) -> tuple[Any, Any]:
@@ -240,6 +248,8 @@ def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Ro
         held_out = {
             min(row.key for row in usable)
         }  # a small document must not lose its validation to bad luck
+    if held_out >= {row.key for row in usable}:
+        return usable, [], "the rows are all alike: every row is trained on, nothing is held out"
     train = [row for row in usable if row.key not in held_out]
     validation = [row for row in usable if row.key in held_out]
     return train, validation, f"{len(validation)} of {len(usable)} rows held out by their content"

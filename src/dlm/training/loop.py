@@ -7,6 +7,7 @@ or (seed, epoch), so a run that continues from a checkpoint takes the same steps
 
 from __future__ import annotations
 
+import hashlib
 import math
 import resource
 import sys
@@ -34,6 +35,7 @@ __all__ = [
     "learning_rate",
     "make_optimizer",
     "peak_memory_mb",
+    "require_finite",
     "run_loop",
 ]
 
@@ -56,13 +58,17 @@ class Plan:
     def window(self, step: int, seed: int) -> list[int]:
         """Indices of the examples that step `step` (from 1) reads; each epoch is a fresh permutation."""
         epoch, place = divmod(step - 1, self.steps_per_epoch)
-        order: list[int] = torch.randperm(
-            self.n_examples, generator=torch.Generator().manual_seed(seed + epoch)
-        ).tolist()
+        generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
+        order: list[int] = torch.randperm(self.n_examples, generator=generator).tolist()
         return order[place * self.rows_per_step : (place + 1) * self.rows_per_step]
 
     def epoch_at(self, step: int) -> float:
         return step / self.steps_per_epoch
+
+
+def derived_seed(seed: int, purpose: str, number: int) -> int:
+    """A 63-bit seed for one use of randomness, unrelated to every other use of the same seed."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}:{number}".encode()).digest()[:8]) >> 1
 
 
 class Observer(Protocol):
@@ -115,6 +121,16 @@ def peak_memory_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def require_finite(model: Any, step: int) -> None:
+    """Raises `NonFiniteError` when a trainable tensor holds anything but finite numbers."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
+            raise NonFiniteError(
+                f"step {step} left numbers that are not finite in {name}; they were not saved",
+                next_step="lower the learning rate: --set learning_rate=…",
+            )
+
+
 def run_loop(
     model: Any,
     objective: Objective,
@@ -122,22 +138,22 @@ def run_loop(
     held_out: Mapping[str, Sequence[Example]],
     recipe: Recipe,
     plan: Plan,
-    device: str,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
     observer: Observer,
     checkpoint_folder: Path,
-    resume_from: Path | None = None,
 ) -> LoopResult:
-    """Train `model`'s trainable parameters until the plan is done or the observer asks for a stop.
+    """Train what the optimiser holds, from `progress` on, until the plan is done or the observer asks for a stop.
 
     `held_out` maps a metric prefix (`valid`, `probe`) to examples scored every `plan.eval_every` steps and at the end.
 
     Raises:
-        NonFiniteError: a loss or gradient is not finite; the rows of that step are named, the last checkpoint stays.
+        NonFiniteError: a loss, gradient or weight is not finite; the rows of that step are named, the last checkpoint
+            stays.
     """
-    optimizer = make_optimizer(model, recipe)
-    progress = checkpoints.load(resume_from, model, optimizer) if resume_from else Progress()
+    device = str(next(model.parameters()).device)
     last: dict[str, float] = {}
-    stopped = ""
+    stopped = observer.stop_requested()  # asked for while the base was loading: nothing new to save
     with _neftune(model, recipe):
         while progress.step < plan.total_steps and not stopped:
             step = progress.step + 1
@@ -163,6 +179,7 @@ def run_loop(
             last |= values
             stopped = "" if at_end else observer.stop_requested()
             if at_end or stopped or step % plan.save_every == 0:
+                require_finite(model, step)
                 observer.before_checkpoint()  # what was logged must be safe first: a resume does not log it again
                 checkpoints.save(checkpoint_folder, model, optimizer, progress, keep_last=recipe.keep_last)
                 observer.checkpoint_saved(step)
@@ -179,7 +196,9 @@ def _optimizer_step(
     rate: float,
     step: int,
 ) -> dict[str, float]:
-    torch.manual_seed(recipe.seed * 1_000_003 + step)  # dropout of this step depends on nothing before it
+    torch.manual_seed(
+        derived_seed(recipe.seed, "step", step)
+    )  # dropout of this step depends on nothing before it
     model.train()
     denominator = objective.denominator(window)
     loss_sum = torch.zeros(())
@@ -229,8 +248,7 @@ def evaluate(
             outcome = objective.forward(model, by_length[start : start + micro_rows])
             totals["loss"] = totals.get("loss", 0.0) + float(outcome.loss_sum)
             for name, value in outcome.sums.items():
-                if name != "entropy":
-                    totals[name] = totals.get(name, 0.0) + float(value)
+                totals[name] = totals.get(name, 0.0) + float(value)
     return {f"{prefix}_{name}": total / denominator for name, total in totals.items()}
 
 

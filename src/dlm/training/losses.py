@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from dlm.model import keeps_logits
 from dlm.training.examples import Example
 from dlm.training.layout import Batch, PlainLayout
 
@@ -36,11 +37,12 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class TokenScores:
-    """Per scored target, rows in order: log-prob (fp32, with gradient), whether it was the model's first choice, entropy."""
+    """Per scored target, rows in order: log-prob (fp32, with gradient), whether it was the model's first choice, and
+    while training the entropy of its distribution."""
 
     logprobs: Tensor  # (N,)
     correct: Tensor  # (N,) bool
-    entropy: Tensor  # (N,) nats, no gradient
+    entropy: Tensor | None  # (N,) nats, no gradient
 
 
 def sft_loss_sum(logprobs: Tensor) -> Tensor:
@@ -59,18 +61,19 @@ def score_tokens(model: Any, batch: Batch) -> TokenScores:
         scored.any(dim=0).to(torch.int64).argmax()
     )  # the first position that predicts a scored target
     keep = scored.shape[1] - first
+    narrow = {"logits_to_keep": keep} if keeps_logits(model) else {}
     output = model(
         input_ids=batch.input_ids[:, :-1],
         attention_mask=batch.attention_mask[:, :-1],
-        logits_to_keep=keep,
         use_cache=False,
+        **narrow,
     )
     wanted = scored[:, first:]
     logits = output.logits[:, -keep:][wanted].float()  # (N, V)
     targets = batch.input_ids[:, 1:][:, first:][wanted]  # (N,)
     logp = torch.log_softmax(logits, dim=-1)
     with torch.no_grad():
-        entropy = -(logp.exp() * logp).sum(-1)
+        entropy = -(logp.exp() * logp).sum(-1) if model.training else None
         correct = logits.argmax(-1) == targets
     return TokenScores(logp.gather(-1, targets[:, None]).squeeze(-1), correct, entropy)
 
@@ -89,5 +92,7 @@ class SftObjective:
     def forward(self, model: Any, examples: Sequence[Example]) -> Outcome:
         """Loss sum, tokens predicted right and entropy of one micro-batch."""
         scores = score_tokens(model, self.layout.batch(examples).to(self.device))
-        sums = {"mean_token_accuracy": scores.correct.sum(), "entropy": scores.entropy.sum()}
+        sums = {"mean_token_accuracy": scores.correct.sum()}
+        if scores.entropy is not None:
+            sums["entropy"] = scores.entropy.sum()
         return Outcome(sft_loss_sum(scores.logprobs), sums)

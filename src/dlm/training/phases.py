@@ -6,11 +6,12 @@ comes back.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from peft import LoraConfig, get_peft_model
 from dlm.errors import TrainingError, UsageError
 from dlm.model import Policy
 from dlm.recipe import Choice, Recipe
+from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example, Row, SkippedRow, encode, split_rows
 from dlm.training.layout import PlainLayout, choose_micro_batch
 from dlm.training.loop import LoopResult, Observer, Plan, evaluate, peak_memory_mb, run_loop
@@ -74,9 +76,14 @@ class Prepared:
     preflight: Preflight
 
     @property
-    def layout(self) -> dict[str, Any]:
-        """What was chosen automatically and must be chosen alike on resume."""
-        return {"layout": self.objective.layout.name, "plan": asdict(self.plan)}
+    def fingerprint(self) -> str:
+        """64 hex digits over every token the run reads: rows, system prompt and template all show in it."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.validation, self.probes):
+            digest.update(f"{len(part)}\n".encode())
+            for example in part:
+                digest.update(f"{example.first_target}:{example.ids}\n".encode())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -110,19 +117,44 @@ def add_adapter(policy: Policy, recipe: Recipe) -> Any:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 by a deprecated name; nothing a user could act on
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
-            return get_peft_model(policy.model, config)
+            model = get_peft_model(policy.model, config)
     except ValueError as error:
-        linear = {name.rpartition(".")[2] for name, m in policy.model.named_modules() if hasattr(m, "weight")}
-        raise UsageError(
-            f"target_modules do not fit this base: {error}",
-            expected=f"auto, or some of {', '.join(sorted(linear))}",
-        ) from None
+        raise _bad_targets(policy, str(error).partition("\n")[0]) from None
+    _refuse_head_and_embeddings(policy, model)
+    return model
+
+
+def _refuse_head_and_embeddings(policy: Policy, model: Any) -> None:
+    """Where head and embedding are one tensor, an adapter on either cannot be saved apart from the base."""
+    ends = (policy.model.get_input_embeddings(), policy.model.get_output_embeddings())
+    for name, module in model.named_modules():
+        base_layer = getattr(module, "base_layer", None)
+        if base_layer is not None and any(base_layer is end or module is end for end in ends):
+            raise _bad_targets(policy, f"{name.rpartition('.')[2]} is the base's head or embedding")
+
+
+def _bad_targets(policy: Policy, why: str) -> UsageError:
+    head = policy.model.get_output_embeddings()
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in policy.model.named_modules()
+        if type(module).__name__ in ("Linear", "Conv1D") and module is not head
+    }
+    return UsageError(
+        f"target_modules do not fit this base: {why}",
+        expected=f"auto, or some of {', '.join(sorted(linear - {'base_layer', 'default'}))}",
+        next_step="--set target_modules=auto",
+    )
 
 
 def prepare_sft(
-    rows: Sequence[Row], policy: Policy, model: Any, recipe: Recipe, stored: Mapping[str, Any] | None = None
+    rows: Sequence[Row],
+    policy: Policy,
+    model: Any,
+    recipe: Recipe,
+    stored_plan: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Encode, split and plan. `stored` is `Prepared.layout` of the run being resumed, used as it is.
+    """Encode, split and plan. `stored_plan` is the plan of the run being resumed, used as it is.
 
     Raises:
         TrainingError: nothing to train on, or more than a tenth of the rows do not fit.
@@ -145,8 +177,8 @@ def prepare_sft(
             + (", or raise sequence_len" if why == "sequence_len" else ""),
         )
     plan, micro, epochs = _plan(train.examples, recipe, _vocab_size(model))
-    if stored is not None:
-        plan = Plan(**stored["plan"])
+    if stored_plan is not None:
+        plan = Plan(**stored_plan)
         micro = Choice(plan.micro_rows, "as the run began")
     lengths = sorted(len(example.ids) for example in train.examples)
     counts = {"train": len(train_rows), "validation": len(validation_rows), "probes": len(probe_rows)}
@@ -186,6 +218,7 @@ def _nothing_to_train(rows: Sequence[Row], skipped: Sequence[SkippedRow]) -> Tra
         "nothing to train on",
         expected="prose or ::instruction:: sections with questions that are not probes",
         found=f"{len(rows)} rows, {sum(row.probe for row in rows)} of them probes",
+        next_step="add a question with its answer, or some prose; dlm init shows how in a new document",
     )
 
 
@@ -199,10 +232,17 @@ def _plan(
     n = len(examples)
     micro_set = None if recipe.micro_batch_size == "auto" else recipe.micro_batch_size
     accum_set = None if recipe.grad_accum == "auto" else recipe.grad_accum
-    wanted = (micro_set or 1) * accum_set if accum_set and micro_set else max(ROWS_PER_STEP, micro_set or 0)
-    fits = choose_micro_batch([len(example.ids) for example in examples], min(wanted, n), vocab_size)
-    micro = Choice(micro_set, "as set") if micro_set else fits
-    rows_per_step = min(n, micro.value * accum_set if accum_set else wanted)
+    if micro_set and accum_set:
+        rows_per_step = micro_set * accum_set
+    else:  # one of them alone changes memory, not what a step reads
+        rows_per_step = max(ROWS_PER_STEP, micro_set or 0, accum_set or 0)
+    rows_per_step = min(n, rows_per_step)
+    if micro_set:
+        micro = Choice(min(micro_set, rows_per_step), "as set")
+    elif accum_set:
+        micro = Choice(math.ceil(rows_per_step / accum_set), f"grad_accum = {accum_set}")
+    else:
+        micro = choose_micro_batch([len(example.ids) for example in examples], rows_per_step, vocab_size)
     per_epoch = math.ceil(n / rows_per_step)
     epochs: Choice[float] = Choice(float(recipe.num_epochs), "num_epochs")
     if per_epoch * recipe.num_epochs < recipe.min_steps:
@@ -221,28 +261,41 @@ def _plan(
 
 
 def estimate(prepared: Prepared, model: Any) -> Estimate:
-    """Run one micro-batch of the longest rows forward and backward, throw its gradients away, and extrapolate."""
-    plan = prepared.plan
+    """Run one micro-batch of the longest rows forward and backward, throw its gradients away, and extrapolate.
+
+    Raises:
+        TrainingError: the micro-batch does not fit the device's memory.
+    """
+    plan, device = prepared.plan, prepared.objective.device
     longest = sorted(prepared.train, key=lambda example: -len(example.ids))[: plan.micro_rows]
     mean_len = sum(len(example.ids) for example in prepared.train) / len(prepared.train)
     model.train()
-    for _ in range(2):  # the first pass pays for allocation and kernel choice
-        began = time.perf_counter()
-        prepared.objective.forward(model, longest).loss_sum.backward()
-        took = time.perf_counter() - began
+    try:
+        for _ in range(2):  # the first pass pays for allocation and kernel choice
+            began = time.perf_counter()
+            prepared.objective.forward(model, longest).loss_sum.backward()
+            if device.startswith("cuda"):
+                torch.cuda.synchronize(device)
+            took = time.perf_counter() - began
+    except torch.OutOfMemoryError:
+        raise TrainingError(
+            f"a micro-batch of {len(longest)} rows of up to {len(longest[0].ids):,} tokens does not fit {device}'s memory",
+            next_step=f"--set micro_batch_size={max(1, plan.micro_rows // 2)}, a shorter sequence_len, or --device cpu",
+        ) from None
     model.zero_grad(set_to_none=True)
-    share = mean_len / max(len(example.ids) for example in longest)
+    share = mean_len / len(longest[0].ids)
     micro_batches = plan.total_steps * math.ceil(plan.rows_per_step / plan.micro_rows)
-    return Estimate(took * share * micro_batches, peak_memory_mb(prepared.objective.device))
+    return Estimate(took * share * micro_batches, peak_memory_mb(device))
 
 
 def train_sft(
     prepared: Prepared,
     model: Any,
     recipe: Recipe,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
     observer: Observer,
     checkpoint_folder: Path,
-    resume_from: Path | None,
 ) -> LoopResult:
     """Run the loop; validation during the run scores a fixed sample of the held-out rows, probes are always scored."""
     sample = sorted(prepared.validation, key=lambda example: example.row.key)[:VALIDATION_SAMPLE]
@@ -254,10 +307,10 @@ def train_sft(
         held_out,
         recipe,
         prepared.plan,
-        prepared.objective.device,
+        optimizer,
+        progress,
         observer,
         checkpoint_folder,
-        resume_from,
     )
 
 

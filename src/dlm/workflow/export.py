@@ -15,9 +15,10 @@ from pathlib import Path
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import load
 from dlm.errors import UsageError
-from dlm.model import load_policy
+from dlm.model import Policy, load_policy, quiet_libraries
 from dlm.store import Home, Run, Version
 from dlm.workflow.prompt import pick_version
+from dlm.workflow.resuming import RunFacts
 
 __all__ = ["ExportReport", "export"]
 
@@ -57,10 +58,14 @@ def export(
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dlm-export-") as scratch:
         folder = Path(scratch) / "out"
         folder.mkdir()
-        usage = _write_merged(folder, spec, version) if merged else _write_adapter(folder, spec, version)
-        (folder / "README.md").write_text(
-            _card(document_path.stem, spec, version, run, usage, merged), encoding="utf-8"
-        )
+        # loaded in either case: what is exported has been seen to fit its base
+        policy = load_policy(spec, version.folder, device="cpu", precision="fp32")
+        if merged:
+            usage = _write_merged(folder, version, policy)
+        else:
+            usage = _write_adapter(folder, spec, version, policy)
+        card = _card(document_path.stem, spec, version, run, policy, usage, merged)
+        (folder / "README.md").write_text(card, encoding="utf-8")
         if target.exists():
             target.rmdir()
         folder.rename(target)
@@ -68,14 +73,14 @@ def export(
     return ExportReport(target, version.name, merged, files, usage.replace("FOLDER", str(target)))
 
 
-def _write_adapter(folder: Path, spec: BaseSpec, version: Version) -> str:
+def _write_adapter(folder: Path, spec: BaseSpec, version: Version, policy: Policy) -> str:
     for name in ("adapter_model.safetensors", "version.json"):
         shutil.copyfile(version.folder / name, folder / name)
     config = json.loads((version.folder / "adapter_config.json").read_text(encoding="utf-8"))
     base = spec.location
     if spec.kind == "embedded":
-        shutil.copytree(spec.location, folder / "base", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
-        base = "base"
+        shutil.copytree(policy.folder, folder / "base", ignore=shutil.ignore_patterns("__pycache__", "*.py"))
+        base = "./base"
     config["base_model_name_or_path"] = base
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     source = '"FOLDER/base"' if spec.kind == "embedded" else json.dumps(base)
@@ -87,10 +92,15 @@ def _write_adapter(folder: Path, spec: BaseSpec, version: Version) -> str:
     )
 
 
-def _write_merged(folder: Path, spec: BaseSpec, version: Version) -> str:
-    policy = load_policy(spec, version.folder, device="cpu", precision="fp32")
-    policy.model.merge_and_unload().save_pretrained(str(folder))
-    policy.tokenizer.save_pretrained(str(folder))
+def _write_merged(folder: Path, version: Version, policy: Policy) -> str:
+    whole = policy.model.merge_and_unload()
+    whole.generation_config.eos_token_id = sorted(
+        policy.chat.stop_ids
+    )  # stock `generate` stops where dlm does
+    policy.tokenizer.chat_template = policy.chat.template
+    with quiet_libraries():
+        whole.save_pretrained(str(folder))
+        policy.tokenizer.save_pretrained(str(folder))
     shutil.copyfile(version.folder / "version.json", folder / "version.json")
     return (
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
@@ -99,12 +109,21 @@ def _write_merged(folder: Path, spec: BaseSpec, version: Version) -> str:
     )
 
 
-def _card(name: str, spec: BaseSpec, version: Version, run: Run, usage: str, merged: bool) -> str:
+def _card(
+    name: str, spec: BaseSpec, version: Version, run: Run, policy: Policy, usage: str, merged: bool
+) -> str:
     kind = "A complete model: base and adapter merged, in fp32." if merged else "A PEFT adapter."
     recipe = "\n".join(
         f"| {knob} | {value} |" for knob, value in sorted(run.recipe.items()) if value is not None
     )
     code = usage.replace("FOLDER", ".")
+    template = "the tokenizer's chat template (`tokenizer.apply_chat_template`)"
+    if not merged and not policy.tokenizer.chat_template:
+        template = (
+            f"this Jinja chat template, as the base brings none:\n\n```jinja\n{policy.chat.template}\n```\n"
+        )
+    prompt = RunFacts.read(run).system_prompt
+    system = "No system prompt was used." if prompt is None else f"System prompt:\n\n{_quoted(prompt)}"
     return f"""---
 library_name: {"transformers" if merged else "peft"}
 base_model: {spec.name}
@@ -130,7 +149,7 @@ In this folder:
 {code}
 ```
 
-Questions go through the tokenizer's chat template (`tokenizer.apply_chat_template`).
+Questions go through {template}. {system}
 
 ## Recipe
 
@@ -138,3 +157,7 @@ Questions go through the tokenizer's chat template (`tokenizer.apply_chat_templa
 |---|---|
 {recipe}
 """
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.split("\n"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from dlm.bases import resolve_base
 from dlm.document import Document, load
 from dlm.errors import MissingRecordError
-from dlm.model import Policy, Sample, Settings, load_policy, sample, stream
+from dlm.model import Policy, Sample, Settings, choose_device, load_policy, sample, stream
 from dlm.recipe import Choice
 from dlm.store import Home, Store, Version
 
@@ -28,7 +28,8 @@ def pick_version(store: Store | None, wanted: str | None) -> Choice[Version | No
     if wanted is not None:
         if store is None:
             raise MissingRecordError(
-                f"no version {wanted}: this document has not been trained", next_step="dlm train DOC"
+                f"no version {wanted}: this document has not been trained",
+                next_step="dlm train trains the first one",
             )
         return Choice(store.versions.verify(store.versions.get(wanted)), f"{wanted} was asked for")
     current = store.versions.current() if store is not None else None
@@ -59,11 +60,16 @@ def open_policy(
 
 def _load(document: Document, path: Path, version: Version | None, device: str) -> Policy:
     spec = resolve_base(version.base if version else document.header.base_model, path.parent)
+    precision = document.header.training.precision
+    if precision == "fp16" and choose_device(device).value == "cpu":
+        precision = (
+            None  # the header speaks of the machine it was trained on; here the device's own choice holds
+        )
     return load_policy(
         spec,
         version.folder if version else None,
         device=device,
-        precision=document.header.training.precision,
+        precision=precision,
         system_prompt=document.header.system_prompt,
     )
 

@@ -6,108 +6,46 @@ version, training moves the adapter, evaluation answers the probes. The caller w
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import Document, load
-from dlm.errors import InterruptedRunError, UsageError
-from dlm.evaluation import ProbeAnswer, Question, answer_all
+from dlm.errors import InterruptedRunError, TrainingError, UsageError
+from dlm.evaluation import Question, answer_all
 from dlm.model import Policy, load_policy
-from dlm.recipe import Choice, Recipe, ResolvedRecipe, resolve
+from dlm.recipe import Recipe, ResolvedRecipe, resolve
 from dlm.store import Home, MetricWriter, Run, RunSpec, Store, VersionSpec
 from dlm.training import (
     Estimate,
-    Preflight,
     Prepared,
     Row,
     add_adapter,
     checkpoints,
     data_hash,
     estimate,
+    make_optimizer,
     prepare_sft,
     read_rows_file,
+    require_finite,
     rows_of_document,
     score_held_out,
     train_sft,
 )
+from dlm.workflow import resuming
 from dlm.workflow.interrupt import StopRequest, stop_on_signals
+from dlm.workflow.resuming import RunFacts
+from dlm.workflow.views import Briefing, ProbePair, TrainOptions, TrainReport, TrainView
 
 __all__ = ["Briefing", "ProbePair", "TrainOptions", "TrainReport", "TrainView", "train"]
 
-_LIBRARIES = ("dlm", "torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What the caller asks for beyond the document. `knobs` are recipe fields that override header and base."""
-
-    phase: Literal["all", "sft"] = "all"
-    knobs: Mapping[str, Any] | None = None
-    rows_files: Sequence[Path] = ()
-    resume: bool = False
-    fresh: bool = False
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
-class Briefing:
-    """Everything known before the first step."""
-
-    run_id: int
-    resumed_at: int
-    document: Path
-    base: str
-    device: Choice[str]
-    dtype: Choice[str]
-    sections: Mapping[str, int]
-    resolved: ResolvedRecipe
-    preflight: Preflight
-    estimate: Estimate
-
-
-@dataclass(frozen=True)
-class ProbePair:
-    """One probe, answered by the base and by the new version."""
-
-    before: ProbeAnswer
-    after: ProbeAnswer
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """What a finished run left behind. Losses in nats per target token; `smoothed_loss` is the mean of the last tenth."""
-
-    run_id: int
-    version: str
-    promoted: bool
-    steps: int
-    elapsed_s: float
-    last: Mapping[str, float]
-    smoothed_loss: float
-    probes: Sequence[ProbePair]
-    skipped_rows: int
-    warnings: Sequence[str]
-
-
-class TrainView(Protocol):
-    """Who shows a training to a person."""
-
-    def note(self, text: str) -> None: ...
-    def warn(self, text: str) -> None: ...
-    def briefing(self, briefing: Briefing) -> None: ...
-    def step(self, step: int, total: int, values: Mapping[str, float]) -> None: ...
-    def checkpoint(self, step: int) -> None: ...
-    def stopping(self) -> None:
-        """A stop was asked for and comes after this step. Called from a signal handler."""
+_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
 def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainReport:
@@ -118,28 +56,40 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
         InterruptedRunError: stopped by a signal; a checkpoint was saved and `--resume` goes on from it.
     """
     if options.resume and options.fresh:
-        raise UsageError("--resume and --fresh exclude each other")
+        raise UsageError("--resume and --fresh exclude each other", next_step="name one of them")
     document = load(document_path)
-    warnings = [problem.at(str(document_path)) for problem in document.warnings]
-    for warning in warnings:
-        view.warn(warning)
+    for problem in document.warnings:
+        view.warn(problem.at(str(document_path)))
     spec = resolve_base(document.header.base_model, document_path.parent)
-    rows, left_out = rows_of_document(document)
-    for warning in left_out:
-        warnings.append(warning)
-        view.warn(warning)
-    for path in options.rows_files:
-        rows.extend(read_rows_file(path))
+    resolved = resolve(document.header.training, spec.defaults, options.knobs)
+    if resolved.recipe.precision == "fp16":
+        raise UsageError(
+            "training in fp16 is not offered: its gradients underflow without loss scaling",
+            next_step="--set precision=bf16, or leave precision unset",
+        )
     _say_what_is_left_out(document, options, view)
-    resolved = resolve(document.header.training, spec.defaults, options.knobs or {})
     with Home.open().store(document.header.dlm_id) as store:
         note = store.attach(document_path)
         if note:
             view.note(note)
         with store.lock(f"dlm train {document_path.name}"), stop_on_signals(view.stopping) as stop:
-            resumable = _settle_interrupted(store, options, view)
-            job = _Job(document, document_path, spec, rows, resolved, options, store, view, stop, warnings)
-            return job.run(resumable)
+            unfinished = resuming.find_interrupted(store, options, document_path, view)
+            resumed = unfinished if options.resume else None
+            rows_files = options.rows_files
+            if resumed is not None and not rows_files:
+                rows_files = [Path(name) for name in RunFacts.read(resumed).rows_files]
+            rows = _rows(document, rows_files, view)
+            job = _Job(document, document_path, spec, rows, rows_files, resolved, options, store, view, stop)
+            return job.go_on(resumed) if resumed is not None else job.start(discarding=unfinished)
+
+
+def _rows(document: Document, rows_files: Sequence[Path], view: TrainView) -> list[Row]:
+    rows, left_out = rows_of_document(document)
+    for warning in left_out:
+        view.warn(warning)
+    for path in rows_files:
+        rows.extend(read_rows_file(path))
+    return rows
 
 
 def _say_what_is_left_out(document: Document, options: TrainOptions, view: TrainView) -> None:
@@ -161,25 +111,6 @@ def _say_what_is_left_out(document: Document, options: TrainOptions, view: Train
         view.note(f"read and checked, but not used by this version of dlm: {', '.join(unused)}")
 
 
-def _settle_interrupted(store: Store, options: TrainOptions, view: TrainView) -> Run | None:
-    """The run that `--resume` continues, after `--fresh` has discarded or a note has mentioned it."""
-    newest = store.runs.latest("sft")
-    unfinished = newest if newest is not None and newest.resumable else None
-    if options.resume:
-        if unfinished is None:
-            raise UsageError("no interrupted run to resume", next_step="dlm train DOC starts a new one")
-        return unfinished
-    if unfinished is not None and options.fresh:
-        checkpoints.discard(store.checkpoints(unfinished.id))
-        store.runs.finish(unfinished.id, "failed", "discarded by --fresh")
-        view.note(f"run {unfinished.id} was interrupted; it is discarded")
-    elif unfinished is not None:
-        view.note(
-            f"run {unfinished.id} was interrupted: --resume would go on with it, --fresh discard it; starting a new run"
-        )
-    return None
-
-
 @dataclass(frozen=True)
 class _Job:
     """One invocation, with everything it was given."""
@@ -188,84 +119,99 @@ class _Job:
     path: Path
     spec: BaseSpec
     rows: Sequence[Row]
+    rows_files: Sequence[Path]
     resolved: ResolvedRecipe
     options: TrainOptions
     store: Store
     view: TrainView
     stop: StopRequest
-    warnings: list[str]
 
-    def run(self, resumed: Run | None) -> TrainReport:
-        resolved = self.resolved if resumed is None else self._same_run(resumed)
-        recipe = resolved.recipe
-        if resumed is not None and resumed.threads:
-            torch.set_num_threads(
-                resumed.threads
-            )  # sums are taken in another order with another number of threads
-        policy = load_policy(
-            self.spec,
-            device=self.options.device,
-            precision=recipe.precision,
-            system_prompt=self.document.header.system_prompt,
-        )
-        if resumed is not None and resumed.base_fingerprint != policy.fingerprint:
-            raise self._changed("the base's files", resumed)
-        for remark in policy.notes:
-            self.view.note(f"{self.spec.name}: {remark}")
-        model = add_adapter(policy, recipe)
-        prepared = prepare_sft(
-            self.rows, policy, model, recipe, json.loads(resumed.layout) if resumed else None
-        )
+    def start(self, discarding: Run | None) -> TrainReport:
+        """A new run. What `--fresh` gives up is discarded only once the new run is known to start."""
+        policy = self._load(self.resolved.recipe.precision, self.options.device)
+        model = add_adapter(policy, self.resolved.recipe)
+        prepared = prepare_sft(self.rows, policy, model, self.resolved.recipe)
         measured = estimate(prepared, model)
-        run = self._start(policy, recipe, prepared) if resumed is None else self.store.runs.resume(resumed.id)
+        if discarding is not None:
+            resuming.discard(self.store, discarding, self.view)
+        facts = RunFacts.of(
+            prepared,
+            self.resolved,
+            device=policy.device.value,
+            dtype=policy.dtype.value,
+            system_prompt=self.document.header.system_prompt,
+            rows_files=self.rows_files,
+        )
+        run = self.store.runs.start(self._spec(policy, facts))
+        with self._recorded(run):
+            return self._train(run, policy, model, self.resolved, prepared, measured)
+
+    def go_on(self, run: Run) -> TrainReport:
+        """An interrupted run, from its newest whole checkpoint."""
+        facts = RunFacts.read(run)
+        resuming.require_same_rows(run, self.rows, self.path)
+        resolved = resuming.same_recipe(run, self.resolved, self.path)
+        resuming.warn_of_other_libraries(run, _library_versions(), self.view)
+        torch.set_num_threads(run.threads)  # another number of threads takes sums in another order
+        policy = self._load(facts.dtype, self.options.device)
+        if policy.device.value != facts.device:
+            self.view.warn(
+                f"run {run.id} began on {facts.device} and goes on on {policy.device.value}: not bit for bit"
+            )
+        if run.base_fingerprint != policy.fingerprint:
+            raise resuming.changed("the base's files", run, self.path)
+        model = add_adapter(policy, resolved.recipe)
+        prepared = prepare_sft(self.rows, policy, model, resolved.recipe, facts.plan)
+        if prepared.fingerprint != facts.examples:
+            raise resuming.changed(
+                "what the base reads (the system prompt or the base's template)", run, self.path
+            )
+        measured = estimate(prepared, model)
+        run = self.store.runs.resume(run.id)
         with self._recorded(run):
             return self._train(run, policy, model, resolved, prepared, measured)
 
-    def _same_run(self, resumed: Run) -> ResolvedRecipe:
-        if resumed.data_hash != data_hash(self.rows):
-            raise self._changed("the document's rows", resumed)
-        stored = Recipe(**resumed.recipe)
-        for name in self.options.knobs or {}:
-            if getattr(self.resolved.recipe, name) != getattr(stored, name):
-                raise self._changed(f"the knob {name}", resumed)
-        return ResolvedRecipe(stored, dict.fromkeys(Recipe.model_fields, "as the run began"))
-
-    def _changed(self, what: str, run: Run) -> UsageError:
-        return UsageError(
-            f"run {run.id} cannot be resumed: {what} changed since it began",
-            next_step=f"dlm train {self.path} --fresh",
+    def _load(self, precision: str | None, device: str) -> Policy:
+        policy = load_policy(
+            self.spec, device=device, precision=precision, system_prompt=self.document.header.system_prompt
         )
+        for remark in policy.notes:
+            self.view.note(f"{self.spec.name}: {remark}")
+        return policy
 
-    def _start(self, policy: Policy, recipe: Recipe, prepared: Prepared) -> Run:
-        return self.store.runs.start(
-            RunSpec(
-                kind="sft",
-                method="sft",
-                recipe=recipe.model_dump(mode="json"),
-                parent_version=None,  # SFT starts a fresh adapter on the base
-                data_hash=data_hash(self.rows),
-                base=self.spec.name,
-                base_fingerprint=policy.fingerprint,
-                libraries=_library_versions(),
-                threads=torch.get_num_threads(),
-                layout=json.dumps(prepared.layout),
-                seed=recipe.seed,
-                document_sha256=self.document.sha256,
-                planned_steps=prepared.plan.total_steps,
-            )
+    def _spec(self, policy: Policy, facts: RunFacts) -> RunSpec:
+        return RunSpec(
+            kind="sft",
+            method="sft",
+            recipe=self.resolved.recipe.model_dump(mode="json"),
+            parent_version=None,  # SFT starts a fresh adapter on the base
+            data_hash=data_hash(self.rows),
+            base=self.spec.name,
+            base_fingerprint=policy.fingerprint,
+            libraries=_library_versions(),
+            threads=torch.get_num_threads(),
+            layout=facts.to_json(),
+            seed=self.resolved.recipe.seed,
+            document_sha256=self.document.sha256,
+            planned_steps=int(facts.plan["total_steps"]),
         )
 
     @contextmanager
     def _recorded(self, run: Run) -> Iterator[None]:
-        """Whatever ends the block, the run's record says so: complete is written by the publication itself."""
+        """Whatever ends the block, the run's record says so; completion is written by the publication itself.
+
+        Only what would happen again makes a run `failed`. A full disk or a closed terminal leaves it `interrupted`: its
+        checkpoints are good, and it can be resumed.
+        """
         try:
             yield
-        finally:
-            fault = sys.exc_info()[1]
-            if isinstance(fault, InterruptedRunError | KeyboardInterrupt):
-                self.store.runs.finish(run.id, "interrupted", str(fault).partition("\n")[0])
-            elif fault is not None:
-                self.store.runs.finish(run.id, "failed", str(fault).partition("\n")[0])
+        except BaseException as fault:
+            if self.store.runs.get(run.id).status == "running":
+                status = "failed" if isinstance(fault, TrainingError) else "interrupted"
+                self.store.runs.finish(
+                    run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0]
+                )
+            raise
 
     def _train(
         self,
@@ -276,59 +222,59 @@ class _Job:
         prepared: Prepared,
         measured: Estimate,
     ) -> TrainReport:
-        recipe = resolved.recipe
         folder = self.store.checkpoints(run.id)
-        checkpoint = checkpoints.latest(folder)
-        resumed_at = checkpoints.step_of(checkpoint) if checkpoint else 0
-        self.store.metrics.drop_after(run.id, resumed_at)
-        self.view.briefing(
-            Briefing(
-                run.id,
-                resumed_at,
-                self.path,
-                self.spec.name,
-                policy.device,
-                policy.dtype,
-                _count_sections(self.document),
-                resolved,
-                prepared.preflight,
-                measured,
-            )
+        optimizer = make_optimizer(model, resolved.recipe)
+        progress = checkpoints.load_newest(folder, model, optimizer, self.view.warn)
+        self.store.metrics.drop_after(run.id, progress.step)
+        briefing = Briefing(
+            run.id,
+            progress.step,
+            self.path,
+            self.spec.name,
+            policy.device,
+            policy.dtype,
+            _count_sections(self.document),
+            resolved,
+            prepared.preflight,
+            measured,
         )
-        if prepared.preflight.skipped:
-            listed = [
-                {"place": skipped.row.place, "reason": skipped.reason}
-                for skipped in prepared.preflight.skipped
-            ]
-            self.store.runs.event(run.id, "skipped_rows", {"rows": listed})
-        questions = [Question(row.prompt or "", row.text) for row in self.rows if row.probe]
+        self.view.briefing(briefing)
+        skipped = [{"place": one.row.place, "reason": one.reason} for one in prepared.preflight.skipped]
+        if skipped:
+            self.store.runs.event(run.id, "skipped_rows", {"rows": skipped})
+        questions = [Question(example.row.prompt or "", example.row.text) for example in prepared.probes]
         trained = replace(policy, model=model)
         with model.disable_adapter():
             before = answer_all(trained, questions)
         with self.store.metrics.writer(run.id) as writer:
             observer = _Observer(writer, self.view, prepared.plan.total_steps, self.stop)
-            result = train_sft(prepared, model, recipe, observer, folder, checkpoint)
+            result = train_sft(prepared, model, resolved.recipe, optimizer, progress, observer, folder)
             if result.stopped:
                 raise InterruptedRunError(
-                    f"run {run.id} stopped by {result.stopped} at step {result.progress.step} of {prepared.plan.total_steps}; "
-                    "its checkpoint is saved",
-                    next_step=f"dlm train {self.path} --resume",
+                    f"run {run.id} stopped by {result.stopped} at step {result.progress.step} of "
+                    f"{prepared.plan.total_steps}; its checkpoint is saved",
+                    next_step=resuming.command(self.path, "--resume"),
                 )
+            require_finite(model, result.progress.step)
             after = answer_all(trained, questions)
             final = score_held_out(prepared, model)
             if after:
                 final["probe_exact_match"] = sum(answer.exact for answer in after) / len(after)
             writer.log(result.progress.step, final)
-        self._record_probes(run, "base", before)
-        self._record_probes(run, "version", after)
+        for stage, answers in (("base", before), ("version", after)):
+            if answers:  # one event a stage, so that the newest of a stage is whole
+                listed = [asdict(answer) for answer in answers]
+                self.store.runs.event(run.id, "probe_answers", {"stage": stage, "answers": listed})
         smoothed = self.store.metrics.read(run.id, ["train_loss"])["train_loss"].tail_mean(0.1)
-        gated = bool(self.document.header.gate)
-        published = self._publish(run, policy, model, recipe, result.progress.step, promote=not gated)
+        gated = self.document.header.gate is not None
+        published = self._publish(
+            run, policy, model, resolved.recipe, result.progress.step, promote=not gated
+        )
         if gated:
-            self.warnings.append(
-                f"the document declares a gate: {published} is kept but not promoted; dlm promote {self.path} {published}"
+            self.view.warn(
+                f"the document declares a gate, and this version of dlm cannot evaluate one: {published} is kept, not promoted; "
+                f"dlm promote {self.path} {published} --force --reason … makes it current"
             )
-            self.view.warn(self.warnings[-1])
         return TrainReport(
             run_id=run.id,
             version=published,
@@ -338,13 +284,8 @@ class _Job:
             last=result.last | final,
             smoothed_loss=smoothed,
             probes=[ProbePair(b, a) for b, a in zip(before, after, strict=True)],
-            skipped_rows=len(prepared.preflight.skipped),
-            warnings=tuple(self.warnings),
+            skipped_rows=len(skipped),
         )
-
-    def _record_probes(self, run: Run, stage: str, answers: Sequence[ProbeAnswer]) -> None:
-        for answer in answers:
-            self.store.runs.event(run.id, "probe_answer", {"stage": stage, **asdict(answer)})
 
     def _publish(
         self, run: Run, policy: Policy, model: Any, recipe: Recipe, step: int, *, promote: bool
@@ -361,9 +302,8 @@ class _Job:
             recipe=recipe.model_dump(mode="json"),
             data_hash=run.data_hash,
         )
-        return self.store.versions.publish(
-            staging, spec, promote=promote, reason="training completed, no gate declared"
-        ).name
+        reason = "training completed, no gate declared"
+        return self.store.versions.publish(staging, spec, promote=promote, reason=reason).name
 
 
 class _Observer:

@@ -99,7 +99,7 @@ def _knobs(assignments: Sequence[str], **flags: Any) -> dict[str, Any]:
     knobs: dict[str, Any] = {}
     stated = [(name, value) for name, value in flags.items() if value is not None]
     for name, value in [*map(parse_assignment, assignments), *stated]:
-        if name in knobs and knobs[name] != value:
+        if name in knobs and str(knobs[name]) != str(value):
             raise UsageError(
                 f"{name} is given two values: {knobs[name]} and {value}", next_step="name it once"
             )
