@@ -117,6 +117,8 @@ def add_adapter(policy: Policy, recipe: Recipe) -> Any:
         with warnings.catch_warnings():
             # peft 0.21 asks transformers 5.23 by a deprecated name; nothing a user could act on
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`", category=FutureWarning)
+            # an adapter on a tied head or embedding is refused below, with the names to choose from
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings", category=UserWarning)
             model = get_peft_model(policy.model, config)
     except ValueError as error:
         raise _bad_targets(policy, str(error).partition("\n")[0]) from None
