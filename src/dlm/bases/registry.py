@@ -148,7 +148,7 @@ def _choices(size: str, **values: float) -> Mapping[str, Choice[Any]]:
         "lora_alpha": "twice the rank, the usual scale",
         "lora_dropout": "a document is meant to be learnt as it stands; dropout slows that",
         "min_steps": f"{size} needs about so many steps before ten short answers are learnt",
-        "num_epochs": "raised by min_steps where the document is short",
+        "num_epochs": f"passes that {size} needs; min_steps adds more where the document is short",
     }
     return {name: Choice(value, reasons[name]) for name, value in values.items()}
 
@@ -159,8 +159,8 @@ _POCKET_DEFAULTS = _choices(
     lora_r=16,
     lora_alpha=32,
     lora_dropout=0.0,
-    min_steps=200,
-    num_epochs=3,
+    min_steps=150,
+    num_epochs=20,
 )
 
 
