@@ -241,7 +241,7 @@ class _Job:
         self.view.briefing(briefing)
         skipped = [{"place": one.row.place, "reason": one.reason} for one in prepared.preflight.skipped]
         if skipped:
-            self.store.runs.event(run.id, "skipped_rows", {"rows": skipped})
+            self._record_once(run, "skipped_rows", {"rows": skipped})
         questions = [Question(example.row.prompt or "", example.row.text) for example in prepared.probes]
         trained = replace(policy, model=model)
         with model.disable_adapter():
@@ -264,8 +264,9 @@ class _Job:
         for stage, answers in (("base", before), ("version", after)):
             if answers:  # one event a stage, so that the newest of a stage is whole
                 listed = [asdict(answer) for answer in answers]
-                self.store.runs.event(run.id, "probe_answers", {"stage": stage, "answers": listed})
-        smoothed = self.store.metrics.read(run.id, ["train_loss"])["train_loss"].tail_mean(0.1)
+                self._record_once(run, "probe_answers", {"stage": stage, "answers": listed})
+        # not the loop's own values: a run that was killed after its last step takes none when it goes on
+        series = self.store.metrics.read(run.id)
         gated = self.document.header.gate is not None
         published = self._publish(
             run, policy, model, resolved.recipe, result.progress.step, promote=not gated
@@ -281,11 +282,16 @@ class _Job:
             promoted=not gated,
             steps=result.progress.step,
             elapsed_s=result.progress.elapsed_s,
-            last=result.last | final,
-            smoothed_loss=smoothed,
+            last={name: float(one.values[-1]) for name, one in series.items()},
+            smoothed_loss=series["train_loss"].tail_mean(0.1),
             probes=[ProbePair(b, a) for b, a in zip(before, after, strict=True)],
             skipped_rows=len(skipped),
         )
+
+    def _record_once(self, run: Run, kind: str, data: Mapping[str, Any]) -> None:
+        """Record an event unless the run has it: a run that goes on says again what it said before it stopped."""
+        if data not in [event.data for event in self.store.runs.events(run.id, kind)]:
+            self.store.runs.event(run.id, kind, data)
 
     def _publish(
         self, run: Run, policy: Policy, model: Any, recipe: Recipe, step: int, *, promote: bool
