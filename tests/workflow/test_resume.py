@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from bases_on_the_spot import make_base
-from dlm.errors import InterruptedRunError, NonFiniteError, UsageError
+from dlm.errors import InterruptedRunError, NonFiniteError, StoreError, UsageError
 from dlm.store import Home, Store
 from dlm.training import checkpoints
 from dlm.workflow.train import TrainOptions, TrainReport, train
@@ -193,22 +193,25 @@ def test_a_polite_stop_saves_the_step_it_stands_at(
     assert Result.read(home) == whole
 
 
+@pytest.mark.parametrize("kind", [OSError, SafetensorError])
 def test_a_full_disk_leaves_the_run_resumable(
-    document: Path, whole: Result, home: Path, monkeypatch: pytest.MonkeyPatch
+    document: Path, whole: Result, home: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
 ) -> None:
+    """safetensors tells of a full disk by an error of its own kind."""
     saved = 0
 
     def save_until_full(tensors: Any, path: str) -> None:
         nonlocal saved
         saved += 1
         if saved == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+            raise kind(f"I/O error: No space left on device: {path}")
         save_file(tensors, path)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_file", save_until_full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(StoreError, match="No space left") as fault:
             go(document)
+    assert "--resume" in fault.value.next_step
     with opened(home) as store:
         run = store.runs.get(1)
         assert (run.status, run.resumable) == ("interrupted", True)

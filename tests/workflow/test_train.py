@@ -22,6 +22,7 @@ from dlm.store import Home, Run, Store
 from dlm.training import data_hash, rows_of_document
 from dlm.training.examples import Example, encode, split_rows
 from dlm.training.loop import Plan
+from dlm.workflow.export import export
 from dlm.workflow.train import TrainOptions, train
 
 pytestmark = pytest.mark.torch
@@ -432,3 +433,20 @@ def test_the_same_training_gives_the_same_bytes(make_document: Make, view: Any) 
             made.append((current.folder / "adapter_model.safetensors").read_bytes())
         shutil.rmtree(document.parent / "home")
     assert made[0] == made[1]
+
+
+def test_a_version_is_as_readable_as_the_store(make_document: Make, view: Any, tmp_path: Path) -> None:
+    """safetensors writes private files; who may read the store may read its versions."""
+    document = make_document()
+    train(document, options(), view)
+    with store_of_document() as store:
+        folder = store.versions.get("v0001").folder
+    (folder.parent / "plain").touch()
+    usual = (folder.parent / "plain").stat().st_mode & 0o777
+    assert {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()} == dict.fromkeys(
+        ("adapter_config.json", "adapter_model.safetensors", "version.json"), usual
+    )
+    for name, merged in (("adapter", False), ("whole", True)):
+        export(document, tmp_path / name, merged=merged)
+        modes = {path.stat().st_mode & 0o777 for path in (tmp_path / name).iterdir() if path.is_file()}
+        assert modes == {usual}, name

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from dlm.errors import StoreError
 
 __all__ = ["Progress", "discard", "load_newest", "save", "save_adapter", "saved_steps", "step_of"]
 
@@ -61,15 +64,33 @@ def step_folder(folder: Path, step: int) -> Path:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """Write the adapter as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), without a generated card."""
-    model.save_pretrained(str(folder), safe_serialization=True)
-    (folder / "README.md").unlink(missing_ok=True)
+    """Write the adapter as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), without a generated card.
+
+    Raises:
+        StoreError: the disk refuses.
+    """
+    with _disk_faults(folder):
+        model.save_pretrained(str(folder), safe_serialization=True)
+        (folder / "README.md").unlink(missing_ok=True)
+        # safetensors makes its files private; the weights are as readable as what stands beside them
+        (folder / "adapter_model.safetensors").chmod((folder / "adapter_config.json").stat().st_mode & 0o777)
 
 
 def save(
     folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress, *, keep_last: int
 ) -> Path:
-    """Write a checkpoint atomically, then remove all but the newest `keep_last`."""
+    """Write a checkpoint atomically, then remove all but the newest `keep_last`.
+
+    Raises:
+        StoreError: the disk refuses; the checkpoints before stay.
+    """
+    with _disk_faults(folder):
+        return _save(folder, model, optimizer, progress, keep_last)
+
+
+def _save(
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress, keep_last: int
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover)
@@ -135,6 +156,19 @@ def _optimizer_tensors(model: Any, optimizer: torch.optim.Optimizer) -> dict[str
         for name, parameter in _trainable(model)
         for part, tensor in optimizer.state[parameter].items()
     }
+
+
+@contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """Turn faults of the disk into `StoreError`; safetensors reports its own as something else than `OSError`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise StoreError(
+            f"the weights cannot be written: {error}",
+            where=str(folder),
+            next_step="free some space (dlm prune DOCUMENT does), then dlm train DOCUMENT --resume",
+        ) from error
 
 
 def _sync(path: Path) -> None:

@@ -54,6 +54,20 @@ def export(
     with store:
         run = store.runs.get(version.run_id)
     spec = resolve_base(version.base, document_path.parent)
+    try:
+        usage = _write(document_path.stem, target, spec, version, run, merged=merged)
+    except OSError as error:
+        raise UsageError(
+            f"the export cannot be written: {error.strerror or error}",
+            where=str(error.filename or target),
+            next_step="name a folder that can be made: --to DIR",
+        ) from None
+    files = tuple(sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()))
+    return ExportReport(target, version.name, merged, files, usage.replace("FOLDER", str(target)))
+
+
+def _write(name: str, target: Path, spec: BaseSpec, version: Version, run: Run, *, merged: bool) -> str:
+    """Make the folder beside its place and move it there whole; returns the lines that load it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dlm-export-") as scratch:
         folder = Path(scratch) / "out"
@@ -64,13 +78,12 @@ def export(
             usage = _write_merged(folder, version, policy)
         else:
             usage = _write_adapter(folder, spec, version, policy)
-        card = _card(document_path.stem, spec, version, run, policy, usage, merged)
+        card = _card(name, spec, version, run, policy, usage, merged)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if target.exists():
             target.rmdir()
         folder.rename(target)
-    files = tuple(sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()))
-    return ExportReport(target, version.name, merged, files, usage.replace("FOLDER", str(target)))
+    return usage
 
 
 def _write_adapter(folder: Path, spec: BaseSpec, version: Version, policy: Policy) -> str:
@@ -100,6 +113,8 @@ def _write_merged(folder: Path, version: Version, policy: Policy) -> str:
     policy.tokenizer.chat_template = policy.chat.template
     with quiet_libraries():
         whole.save_pretrained(str(folder))
+        for weights in folder.glob("*.safetensors"):  # safetensors makes its files private
+            weights.chmod((folder / "config.json").stat().st_mode & 0o777)
         policy.tokenizer.save_pretrained(str(folder))
     shutil.copyfile(version.folder / "version.json", folder / "version.json")
     return (
