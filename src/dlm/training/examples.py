@@ -131,7 +131,7 @@ def read_rows_file(path: Path) -> list[Row]:
         UsageError: the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"cannot read the rows file: {error}",
@@ -152,6 +152,13 @@ def read_rows_file(path: Path) -> list[Row]:
             problems.append(Problem(number, 1, "rows-shape", str(error)))
     if problems:
         raise DocumentError(problems, str(path), next_step="mend those lines, then run the command again")
+    if not rows:
+        raise UsageError(
+            "the rows file holds no rows",
+            where=str(path),
+            expected='lines such as {"prompt": "…", "completion": "…"}',
+            next_step="leave --rows away, or name another file",
+        )
     return rows
 
 

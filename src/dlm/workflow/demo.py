@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlm.document import load, new_document
+from dlm.document import create, load, new_document
+from dlm.errors import UsageError
 from dlm.evaluation import ProbeAnswer, Question, answer_all
 from dlm.workflow.prompt import BASE, open_policy
 from dlm.workflow.train import TrainOptions, TrainReport, TrainView, train
@@ -35,8 +36,15 @@ def demo(folder: Path, view: TrainView) -> DemoReport:
     path = folder / DOCUMENT_NAME
     created = not path.exists()
     if created:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(new_document(base="pocket", template="release-notes"), encoding="utf-8", newline="")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"the demo's folder cannot be made: {error.strerror or error}",
+                where=str(folder),
+                next_step="dlm demo --dir DIR",
+            ) from None
+        create(path, new_document(base="pocket", template="release-notes"))
         view.note(f"wrote {path}")
     questions = [
         Question(question.prompt, question.answer)

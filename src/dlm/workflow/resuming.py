@@ -75,18 +75,19 @@ class RunFacts:
 
 
 def find_interrupted(store: Store, options: TrainOptions, path: Path, view: TrainView) -> Run | None:
-    """The newest run when it was interrupted. Without --resume and --fresh it is only mentioned, and None comes back.
+    """The newest interrupted run, however many runs came after it. Without --resume and --fresh it is only mentioned.
 
     Raises:
         UsageError: --resume, and there is nothing to go on with.
     """
-    newest = store.runs.latest("sft")
-    run = newest if newest is not None and newest.resumable else None
+    resumable = [run for run in store.runs.list() if run.kind == "sft" and run.resumable]
+    run = max(resumable, key=lambda run: run.id, default=None)
     if run is None and options.resume:
         raise UsageError("no interrupted run to resume", next_step=f"{command(path)} starts a new one")
     if run is not None and not (options.resume or options.fresh):
         view.note(
-            f"run {run.id} was interrupted: --resume would go on with it, --fresh discard it; starting a new run"
+            f"run {run.id} was interrupted: --resume goes on with it, now or after the new run that starts here; "
+            "--fresh discards it"
         )
         return None
     return run
