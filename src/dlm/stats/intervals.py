@@ -37,7 +37,8 @@ def share(hits: Sequence[bool]) -> Estimate:
     scale = 1 + _Z**2 / n
     middle = (p + _Z**2 / (2 * n)) / scale
     half = _Z / scale * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2))
-    return Estimate(p, max(0.0, middle - half), min(1.0, middle + half), n)
+    # the clamps only take away rounding: by algebra the interval lies within 0–1 and holds p
+    return Estimate(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n)
 
 
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:

@@ -17,7 +17,7 @@ import torch
 
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import Document, load
-from dlm.errors import InterruptedRunError, TrainingError, UsageError
+from dlm.errors import BaseModelError, InterruptedRunError, TrainingError, UsageError
 from dlm.evaluation import Question, answer_all
 from dlm.model import Policy, load_policy
 from dlm.recipe import Recipe, ResolvedRecipe, resolve
@@ -60,7 +60,7 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
     document = load(document_path)
     for problem in document.warnings:
         view.warn(problem.at(str(document_path)))
-    spec = resolve_base(document.header.base_model, document_path.parent)
+    spec = _base_of(document, document_path)
     resolved = resolve(document.header.training, spec.defaults, options.knobs)
     if resolved.recipe.precision == "fp16":
         raise UsageError(
@@ -81,6 +81,15 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
             rows = _rows(document, rows_files, view)
             job = _Job(document, document_path, spec, rows, rows_files, resolved, options, store, view, stop)
             return job.go_on(resumed) if resumed is not None else job.start(discarding=unfinished)
+
+
+def _base_of(document: Document, path: Path) -> BaseSpec:
+    try:
+        return resolve_base(document.header.base_model, path.parent)
+    except BaseModelError as error:
+        line, column = document.places["base_model"]
+        error.where = f"{path}:{line}:{column}"
+        raise
 
 
 def _rows(document: Document, rows_files: Sequence[Path], view: TrainView) -> list[Row]:
