@@ -31,6 +31,7 @@ from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example
 from dlm.training.layout import choose_micro_batch
 from dlm.training.loop import Plan
+from dlm.training.losses import Outcome, SftObjective
 from dlm.training.phases import _plan
 from tiny_training import Recorder
 
@@ -274,6 +275,20 @@ def test_the_estimate_leaves_no_trace(base: Path) -> None:
     after = model.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_a_micro_batch_that_does_not_fit_the_memory_is_told_with_a_way_out(base: Path) -> None:
+    class Full(SftObjective):
+        def forward(self, model: Any, examples: Sequence[Example]) -> Outcome:
+            raise torch.OutOfMemoryError
+
+    recipe = Recipe(micro_batch_size=6)
+    policy, model = fresh(base, recipe)
+    prepared = prepare_sft(ROWS, policy, model, recipe)
+    full = replace(prepared, objective=Full(prepared.objective.layout, "cpu"))
+    with pytest.raises(TrainingError, match="a micro-batch of 6 rows") as fault:
+        estimate(full, model)
+    assert "micro_batch_size=3" in fault.value.next_step
 
 
 # --- whole runs --------------------------------------------------------------------------------------------------
