@@ -91,7 +91,7 @@ def test_export_says_what_it_wrote_and_how_to_load_it(dlm: Dlm, trained: str) ->
     assert "not empty" in dlm("export", trained, "--to", "out", expect=2).stderr
 
 
-@pytest.mark.slow
+@pytest.mark.process  # two whole trainings of pocket: too long for make quick
 def test_the_demo_tells_its_story(dlm: Dlm) -> None:
     data = validate(dlm.json("demo"))
     assert data["created"]
