@@ -62,8 +62,8 @@ bench: install-dev  ## benchmarks; results land in bench/results
 	$(BIN)/python bench/store.py
 
 pocket: install-dev  ## make the embedded base anew (≤ 90 minutes on two cores), then measure it
-	$(BIN)/python tools/pocket/train.py
-	$(BIN)/python tools/pocket/measure.py
+	$(BIN)/python -m tools.pocket.train
+	$(BIN)/python -m tools.pocket.measure
 
 docs: install-dev  ## regenerate the command-line reference
 	$(BIN)/python tools/docs/cli_reference.py
