@@ -229,7 +229,15 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     with opened(home) as store:
         newest = store.checkpoints(1) / "step-00000010"
     (newest / file).write_bytes((newest / file).read_bytes()[:-5])
-    resume(document, view := Watching())
+
+    def last_step() -> int:
+        with opened(home) as store:
+            return int(store.metrics.read(1)["train_loss"].steps[-1])
+
+    seen: list[int] = []
+    assert last_step() == 10
+    resume(document, view := Watching(9, lambda: seen.append(last_step())))
+    assert seen[0] <= 9  # what came after the checkpoint is forgotten before the first new step
     assert any(note.startswith("warning: the checkpoint of step 10 is damaged") for note in view.notes)
     assert (view.resumed_at, view.steps) == (8, [9, 10, 11, 12])
     assert Result.read(home) == whole
