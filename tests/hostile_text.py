@@ -10,6 +10,7 @@ FRAGMENTS = (
     "::instruction::", "::preference::", "::prose::", "::instruction#tone::", "::Instruction::", ":: prose ::",
     " ::preference::", "::preference:: ", "::prose::\u200b", ":::", "::", ":", "::note::", ':::note', "::instructon::",
     '::image path="a" alt="b"::', "::instruction", ":prose:",
+    "- ::prose::", "**::instruction::**", "> ", "**", "1. ", "::preference:: <!-- x -->", "::prose::x", "# ::Prose#a::", "(", '"',
     "### Q", "### A", "### Q !probe", "### Prompt", "### Chosen", "### Rejected", " ### A ", "###A", "### q", "### Q:",
     "### A quick one", "## Q", "###",
     "```", "````", "```python", "~~~", "~~~~ x", "   ```", "    ```", "``` `", "```  ", "`", "~",

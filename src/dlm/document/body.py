@@ -144,7 +144,8 @@ class Body:
                 message = f"no such section; there are {', '.join(f'::{kind}::' for kind in KINDS)}; a backslash in front keeps it as text"
             self._near(mark, fence.fix, "unknown-fence", message)
         elif mark.kind == "near-fence":
-            self._near(mark, fence.fix, "near-fence", "this is nearly a section fence")
+            message = "this is nearly a section fence, which stands alone on its line; a backslash in front keeps it as text"
+            self._near(mark, fence.fix, "near-fence", message)
         section = _Open(fence.kind, fence.adapter, mark.start, mark.next, mark.line)
         line, after = line_at(self.text, mark.next)
         if looks_like_provenance(line):

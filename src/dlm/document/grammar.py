@@ -9,6 +9,8 @@ Escaping, so that any text is safe inside a section and comes back exactly:
 1. Outside code blocks, one backslash goes before a line that is, after any leading backslashes, a fence, a
    heading, a near miss of either, or a code-fence opener; an opener without leading backslashes only when its
    block is never closed within the text. Reading takes one away. Balanced code blocks stay as they are.
+   A section's name is nearly a fence as well when text follows it on its line (`::prose:: x`) and when the line has
+   nothing else but Markdown around it (`- ::prose::`, `**::prose::**`); inside a sentence, or in backticks, it is text.
 2. Blank lines around a text are layout and are dropped on reading, so a text's own first or last line gets a
    backslash when it is, after any leading backslashes, blank (empty, or spaces and tabs). Reading takes one away
    from the first and the last line of a text.
@@ -69,13 +71,24 @@ _INVISIBLE: Final = (
     " \t\r\x0b\x0c\x1c\x1d\x1e\x1f\x85\xa0\xad\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
     "\u200b\u200c\u200d\u200e\u200f\u2028\u2029\u202a\u202b\u202c\u202d\u202e\u202f\u205f\u2060\u2066\u2067\u2068\u2069\u3000\ufeff"
 )
-_CANDIDATE: Final = re.compile(rf"^(\\*)([{_INVISIBLE}]*(?::|###|```|~~~)[^\n]*)(\n?)", re.MULTILINE)
+# What Markdown puts around the text of a line: list, quote and heading signs, emphasis, quotes, brackets. Backticks are
+# left out: a name in them is meant to be read.
+_DRESS: Final = re.escape(">*_+#\"'()[]|~-\u2022\u2013\u2014\u201c\u201d\u2018\u2019")
+_DRESSED: Final = rf"(?:[{_DRESS}]|[0-9]{{1,9}}[.)])(?:[{_DRESS}{_INVISIBLE}]|[0-9]{{1,9}}[.)]){{0,40}}(?=::)"
+_CANDIDATE: Final = re.compile(
+    rf"^(\\*)([{_INVISIBLE}]*(?::|###|```|~~~|{_DRESSED})[^\n]*)(\n?)", re.MULTILINE
+)
 _CODE: Final = re.compile(
     r" {0,3}(?:(?P<ticks>`{3,})(?P<info>[^`]*)|(?P<tildes>~{3,})(?P<rest>.*))", re.DOTALL
 )
 _FENCE: Final = re.compile(r"::([a-z]+)(?:#([a-z][a-z0-9_]{0,31}))?::")
 _FENCE_FORM: Final = re.compile(r"::[A-Za-z0-9_#-]+::")
 _NEAR_WORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9_-]{0,39})[ \t]*(#.*)?", re.DOTALL)
+_NAMED: Final = re.compile(  # a section's name between colons, whatever follows
+    r"::+[ \t]{0,20}(prose|instruction|preference)s?[ \t]{0,20}(#[^:]{0,40})?::+", re.IGNORECASE | re.ASCII
+)
+_AFTER_DRESSED: Final = re.compile(rf"[{_DRESS}{_INVISIBLE}.,:;!?]*(?:<!--.*)?", re.DOTALL)
+_DRESS_BEFORE: Final = re.compile(_DRESSED)
 _ADAPTER: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _NEAR_HEADING: Final = re.compile(r"###\s*(q|a|prompt|chosen|rejected)\s*(!\s*probe)?\s*[:.]?", re.IGNORECASE)
 _CR_LINE: Final = re.compile(r"\r\\*$", re.MULTILINE)
@@ -127,14 +140,22 @@ class _CodeLine(NamedTuple):
 
 
 def read_fence(content: str) -> Fence | None:
-    """Read a line as a section fence or as a near miss of one; None for any other line."""
+    """Read a line as a section fence or as a near miss of one; None for any other line.
+
+    Leading backslashes are not part of `content`. What it says must depend on nothing else, or escapes would not hold.
+    """
     exact = _FENCE.fullmatch(content)
     if exact and exact[1] in KINDS:
         return Fence(exact[1], exact[2])
     core = content.strip(_INVISIBLE)
     if core.startswith(_MEDIA) and core.endswith("::"):
         return Fence(None, None, "\\" + content)
-    if len(core) > 200:
+    dress = _DRESS_BEFORE.match(core)
+    named = _NAMED.match(core, dress.end() if dress else 0)
+    if named and (_AFTER_DRESSED.fullmatch(core, named.end()) if dress else named.end() < len(core)):
+        after = re.match(r"#([A-Za-z][A-Za-z0-9_]*)", core[named.end() :])
+        return _near_fence(named[1].lower(), named[2] or (after[0] if after else ""))
+    if dress or len(core) > 200:
         return None
     inner = core.strip(":")
     left = len(core) - len(core.lstrip(":"))
@@ -149,9 +170,13 @@ def read_fence(content: str) -> Fence | None:
             kind = None
     if kind is None or colons < 2:
         return Fence(None, None, "\\" + content) if _FENCE_FORM.fullmatch(core) else None
-    adapter = re.sub(
-        r"[^a-z0-9_]+", "_", ((word[2] if word else "") or "")[1:].strip(_INVISIBLE).lower()
-    ).strip("_")
+    return _near_fence(kind, (word[2] if word else "") or "")
+
+
+def _near_fence(name: str, hashed: str) -> Fence:
+    """The near miss of a fence of the kind `name`, with what stood for an adapter, from its `#` on."""
+    kind = next(known for known in KINDS if known == name)
+    adapter = re.sub(r"[^a-z0-9_]+", "_", hashed[1:].strip(_INVISIBLE).lower()).strip("_")
     if not _ADAPTER.fullmatch(adapter):
         return Fence(kind, None, f"::{kind}::")
     return Fence(kind, adapter, f"::{kind}#{adapter}::")
@@ -193,20 +218,18 @@ def scan(text: str, start: int = 0, line: int = 1) -> list[Mark]:
         if heading:
             marks.append(Mark("escaped" if escape else "heading", begin, end, after, number, None, heading))
             continue
-        fence = None
         sign = content.lstrip(_INVISIBLE)[0]
-        if sign == ":":
-            fence = read_fence(content)
-            kind: MarkKind = "near-fence" if fence and fence.fix else "fence"
-        elif sign == "#":
-            heading = read_heading(content)
-            kind = "near-heading" if heading and heading.fix else "heading"
-        else:
-            run = _CODE.fullmatch(content)
-            kind = "unclosed"
-        if not (fence or heading or (sign in "`~" and run)):
+        heading = read_heading(content) if sign == "#" else None
+        run = _CODE.fullmatch(content) if sign in "`~" else None
+        fence = None if heading or run else read_fence(content)
+        kind: MarkKind = "unclosed"
+        if heading:
+            kind = "near-heading" if heading.fix else "heading"
+        elif fence:
+            kind = "near-fence" if fence.fix else "fence"
+        elif not run:
             continue
-        if not escape and sign in "`~" and run:
+        if not escape and run:
             signs, tail = (run["ticks"], run["info"]) if run["ticks"] else (run["tildes"], run["rest"])
             closes = 0 if tail.strip(" \t\r") else len(signs)  # a lone \r can end the file
             code.append(_CodeLine(len(marks), sign, len(signs), closes))
