@@ -125,6 +125,23 @@ def test_save_refuses_what_utf8_cannot_hold(path: Path, text: str) -> None:
     assert len(list(path.parent.iterdir())) == 1
 
 
+def test_a_read_only_file_is_never_replaced(path: Path) -> None:
+    document = load(path)
+    plain = path.with_name("my notes.txt")
+    plain.write_text("Text.\n")
+    for file in (path, plain):
+        file.chmod(0o444)
+        before = file.read_bytes(), file.stat().st_ino
+        with pytest.raises(
+            DlmError, match=r"read-only; nothing was written\n  next: chmod u\+w .*notes"
+        ) as caught:
+            save(file, "mine", document.sha256) if file is path else adopt(file)
+        assert caught.value.exit_code == 1
+        assert (file.read_bytes(), file.stat().st_ino) == before
+        assert stat.S_IMODE(file.stat().st_mode) == 0o444
+    assert len(list(path.parent.iterdir())) == 2
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_save_in_a_read_only_folder_is_a_plain_error(path: Path) -> None:
     document = load(path)

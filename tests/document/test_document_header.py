@@ -179,6 +179,10 @@ export:
         ("sytem_prompt: x", 1, "unknown-key", "system_prompt"),
         ("lora_r: 4", 1, "unknown-key", "training.lora_r"),
         ("training: {lora_rank: 4}", 12, "unknown-key", "lora_r"),
+        ("training: {qlora: true}", 12, "unknown-key", "adapter is lora or dora"),
+        ("training: {logging_steps: 10}", 12, "unknown-key", "every step is logged"),
+        ("training: {gradient_checkpointing: true}", 12, "unknown-key", "known: adapter,"),
+        ("training: {save_steps: 10}", 12, "unknown-key", "save_every_steps"),
         ("training: {lora_r: 0}", 20, "bad-value", "at least 1"),
         ("training: {lora_r: 1.5}", 20, "bad-value", "whole number"),
         ("training: {seed: yes}", 18, "bad-value", "whole number"),
@@ -236,6 +240,13 @@ def test_one_syntax_error_hides_no_other_fault() -> None:
 def test_characters_that_end_lines_only_in_yaml_move_no_line_numbers() -> None:
     problems = problems_of('system_prompt: "a\u2028b\x85c\rd"', "training: {lora_r: 0}")
     assert [(problem.line, problem.column) for problem in problems] == [(5, 20)]
+
+
+def test_a_knob_that_is_not_here_suggests_no_other_one() -> None:
+    for name in ("qlora", "logging_steps"):
+        (problem,) = problems_of(f"training: {{{name}: 1}}")
+        assert not problem.fix
+        assert "did you mean" not in problem.message
 
 
 def test_missing_keys_are_reported_at_the_header() -> None:

@@ -151,4 +151,4 @@ def test_rows_file_shapes_and_faults(tmp_path: Path) -> None:
 def test_a_named_adapter_is_refused_with_its_line() -> None:
     with pytest.raises(UsageError) as fault:
         rows_of_document(parse(HEADER + "::instruction#tone::\n### Q\nOne?\n### A\nYes.\n"))
-    assert ":6" in fault.value.where
+    assert fault.value.where.endswith(":6:1")

@@ -56,6 +56,12 @@ _UNSUPPORTED_VALUES: Final[dict[str, dict[str, str]]] = {
 """Values of the existing tool without a meaning here, with the value used instead."""
 
 
+_NO_SUCH_KNOB: Final[dict[str, str]] = {
+    "qlora": "quantised training is not supported: adapter is lora or dora",
+    "logging_steps": "every step is logged",
+}
+"""Unknown keys under `training` whose nearest known key would mislead, with what holds instead."""
+
 _BLOCKS: Final = frozenset(
     {"training", "training.preference", "training.preference.hyperparams", "export", "evals", "gate"}
 )
@@ -236,6 +242,8 @@ def _either(messages: list[str]) -> str:
 
 def _suggest(message: str, path: tuple[str, ...]) -> tuple[str, str]:
     """The message and fix for an unknown key: the nearest known key of the same mapping, else of any."""
+    if path[:-1] == ("training",) and path[-1] in _NO_SUCH_KNOB:
+        return f"{message}; {_NO_SUCH_KNOB[path[-1]]}", ""
     siblings = _known_keys(path[:-1])
     near = nearest(path[-1], siblings)
     if near:

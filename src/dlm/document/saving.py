@@ -2,7 +2,8 @@
 
 A save locks the file against other dlm processes, makes sure that its bytes are still those that were read, writes
 a temporary file beside it, flushes file and folder to disk, and renames. Mode and line endings are kept; a
-symbolic link keeps pointing at the same file, whose content changes.
+symbolic link keeps pointing at the same file, whose content changes. A rename would replace a read-only file too, so
+a file that nobody may write is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +34,7 @@ def save(path: str | Path, text: str | bytes, expected_sha256: str) -> str:
     Raises:
         ConflictError: the file changed, or is gone: nothing was written.
         TextError: text that no UTF-8 file can hold.
-        DlmError: the file cannot be written.
+        DlmError: the file is read-only or cannot be written: nothing was written.
     """
     data = _encode(text)
     real = Path(path).resolve()
@@ -43,6 +45,11 @@ def save(path: str | Path, text: str | bytes, expected_sha256: str) -> str:
             if isinstance(text, str) and current.startswith(_BOM):
                 data = _BOM + data
             mode = stat.S_IMODE(real.stat().st_mode)
+            if not mode & 0o222:
+                raise DlmError(
+                    f"{path} is read-only; nothing was written",
+                    next_step=f"chmod u+w {shlex.quote(str(path))}",
+                )
             temporary = _write_beside(real, data, mode)
             try:
                 _expect(real, real.read_bytes(), expected_sha256)  # an editor may have saved while we wrote

@@ -108,7 +108,7 @@ def rows_of_document(document: Document) -> tuple[list[Row], list[str]]:
         if section.adapter is not None:
             raise UsageError(
                 f"section for the adapter {section.adapter!r}: training named adapters is not supported",
-                where=f"{origin}:{section.line}",
+                where=f"{origin}:{section.line}:1",  # every fence is at column 1
                 next_step=f"write ::{section.kind}:: without #{section.adapter}, or keep one document per adapter",
             )
         if section.kind == "prose" and section.prose.strip():
