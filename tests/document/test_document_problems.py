@@ -233,6 +233,62 @@ def test_headings_of_the_other_kind_are_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "fix"),
+    [
+        ("### Q !prob", "### Q !probe"),
+        ("### Q (probe)", "### Q !probe"),
+        ("### Question", "### Q"),
+        ("### Question 2:", "### Q"),
+        ("### Qustion", "### Q"),
+        ("## Q", "### Q"),
+        ("#### Q", "### Q"),
+        ("  # Q", "### Q"),
+        ("### Q1", "### Q"),
+    ],
+)
+@pytest.mark.parametrize("feed", ["\n", "\r\n"])
+def test_where_a_heading_is_missing_the_line_likely_meant_as_one_is_named(
+    line: str, fix: str, feed: str
+) -> None:
+    for before in ("", "### Q\nq\n### A\n```\n## Q\n```\n"):
+        source = f"{HEADER}::instruction::\n{before}{line}\nq\n### A\na\n### Q\nq\n### A\na\n"
+        (problem,) = problems_of(source.replace("\n", feed))
+        number = 7 + before.count("\n")
+        assert (problem.line, problem.column, problem.code, problem.fix) == (number, 1, "near-heading", fix)
+
+
+def test_every_heading_likely_meant_is_named_and_what_is_still_missing_told() -> None:
+    def found(body: str) -> list[tuple[int, str, str]]:
+        return [(problem.line, problem.code, problem.fix) for problem in problems_of(HEADER + body)]
+
+    near = "near-heading"
+    assert found("::instruction::\n### Q\nq\n### Answer\na\n### Q\nq\n### A1\na\n") == [
+        (9, near, "### A"), (13, near, "### A"),
+    ]  # fmt: skip
+    assert found("::instruction::\n\n## Q\nq\n## A\na\n") == [(8, near, "### Q"), (10, near, "### A")]
+    assert found("::instruction::\nHello\n## Q\nq\n") == [
+        (7, "stray-text", ""), (8, "missing-heading", ""), (8, near, "### Q"),
+    ]  # fmt: skip
+    assert found("::preference::\n### Prompt\np\n#### Chosen\nc\n### Reject\nr\n### Prompt\np\n### Chosen\nc\n") == [
+        (9, near, "### Chosen"), (11, near, "### Rejected"), (15, "missing-heading", ""),
+    ]  # fmt: skip
+    assert found("::instruction::\n### Q\nq\n### A\na\n## Q\nq\n### Q\nq\n### A\na\n") == []
+
+
+def test_headings_in_prose_are_a_warning_once_for_each_section() -> None:
+    document = parse(
+        f"{HEADER}Notes.\n### Q\nq\n### A\na\n### Q !probe\nq\n::prose::\n### Chosen\nc\n"
+        "::prose::\n\\### Q\n### A title\n## Q\n```\n### Q\n```\n::instruction::\n### Q\nq\n### A\na\n"
+    )
+    assert [(warning.line, warning.column, warning.code) for warning in document.warnings] == [
+        (7, 1, "heading-in-prose"), (14, 1, "heading-in-prose"),
+    ]  # fmt: skip
+    assert "put ::instruction:: on a line before it" in document.warnings[0].message
+    assert "2 more" in document.warnings[0].message
+    assert "put ::preference:: on a line before it" in document.warnings[1].message
+
+
+@pytest.mark.parametrize(
     "block",
     [
         "```\n::prose::\n### A\n```",
@@ -402,6 +458,12 @@ def test_hostile_yaml_is_refused_quickly(header: str) -> None:
         "::instruction::\n### Q\n" + "\\### A\n" * 140_000 + "### A\na\n",
         "::prose::\na\n" * 80_000,
         "### Q\n" * 160_000,
+        "::instruction::\n" + "## Q\n" * 160_000,
+        "::instruction::\n" + "# q\n# a\n" * 120_000,
+        "::instruction::\n" + "# Annwser\n### A\n" * 60_000,
+        "::instruction::\n" + "```\n### Q\n```\n# Q\n### A\n" * 40_000,
+        "- " * 400_000 + "::prose::",
+        "- ::prose:: x\n" * 70_000,
         "#" * 1_000_000,
         "\u200b" * 300_000,
     ],

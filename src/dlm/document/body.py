@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -23,6 +23,7 @@ from dlm.document.grammar import (
     scan,
     strip_blank_edges,
 )
+from dlm.document.guesses import Guess, guess_headings
 from dlm.document.provenance import Provenance, looks_like_provenance, read_provenance
 from dlm.document.sections import Question, Section, Triple, section_id
 from dlm.errors import Problem
@@ -51,6 +52,15 @@ class _Open:
     line: int
     provenance: Provenance | None = None
     headings: list[tuple[Mark, Heading]] = field(default_factory=list)
+    code: list[tuple[int, int]] = field(default_factory=list)  # start and end of its code blocks
+
+
+class _Last(NamedTuple):
+    """The heading read last in a section (at first its fence): where its line starts, and its role."""
+
+    line: int
+    start: int
+    role: str = ""
 
 
 class _Unclosed(NamedTuple):
@@ -79,17 +89,18 @@ class Body:
         for mark in marks:
             if mark.kind == "code":
                 self._note_hidden(mark)
+                current.code.append((mark.start, mark.next))
             elif mark.kind == "unclosed":
                 self._report_unclosed(mark)
             elif mark.fence and mark.kind != "escaped":
                 self._close(current, mark.start)
                 current = self._open(mark, mark.fence)
-            elif (
-                mark.heading
-                and mark.kind != "escaped"
-                and current.kind
-                and mark.heading.role in ROLES[current.kind]
-            ):
+            elif not mark.heading or mark.kind == "escaped" or not current.kind:
+                continue
+            elif current.kind == "prose":
+                if mark.kind == "heading":
+                    current.headings.append((mark, mark.heading))
+            elif mark.heading.role in ROLES[current.kind]:
                 if mark.kind == "near-heading":
                     self._near(mark, mark.heading.fix, "near-heading", "this is nearly a heading")
                 current.headings.append((mark, mark.heading))
@@ -183,6 +194,7 @@ class Body:
                 section.line = self._line_number(section, first)
                 section.start = first
             prose = self._decode(section.content, end)
+            self._warn_of_headings(section)
         else:
             if not section.headings and not content:
                 self.problems.append(
@@ -213,20 +225,29 @@ class Body:
     def _groups(self, section: _Open, kind: SectionKind, end: int) -> list[tuple[int, bool, list[str]]]:
         """The complete groups (Q and A, or Prompt, Chosen and Rejected): line, whether a probe, texts.
 
-        What breaks a group is reported once; reading goes on with the heading that was found.
+        What breaks a group is reported once, at the line that was likely meant as the missing heading where there is
+        one; reading goes on with the heading that was found.
         """
         roles = ROLES[kind]
         headings = section.headings
-        self._report_stray_text(section, roles, headings[0][0].start if headings else end)
         groups: list[tuple[int, bool, list[str]]] = []
         texts: list[str] = []
         line, probe, sound = 0, False, True
+        last = _Last(section.line, section.start)
         expected = 0  # the role that comes next
+        done = section.content
+        guesses: list[Guess] = []
         for index, (mark, heading) in enumerate(headings):
             place = roles.index(heading.role)
+            if place != expected:
+                guesses = self._guess(section, roles, expected, done, mark.start)
+                last, expected = self._report_guesses(guesses, roles, last, expected)
+                sound = sound and not guesses
+            if index == 0:
+                self._report_stray_text(section, roles, guesses[0].start if guesses else mark.start)
             if place == 0:
                 if expected:
-                    self._report_missing(*headings[index - 1], roles[expected])
+                    self._report_missing(last, roles[expected])
                 line, probe, sound, texts = mark.line, heading.probe, True, []
             elif place != expected:
                 message = f"### {heading.role} stands where ### {roles[expected]} belongs"
@@ -243,14 +264,43 @@ class Body:
                 expected = (place + 1) % len(roles)
             if expected == 0 and sound:
                 groups.append((line, probe, texts))
+            last, done = _Last(mark.line, mark.start, heading.role), mark.next
+        if expected or not headings:
+            guesses = self._guess(section, roles, expected, done, end)
+            last, expected = self._report_guesses(guesses, roles, last, expected)
+        if not headings:
+            self._report_stray_text(section, roles, guesses[0].start if guesses else end)
         if expected:
-            self._report_missing(*headings[-1], roles[expected])
+            self._report_missing(last, roles[expected])
         return groups
 
-    def _report_missing(self, mark: Mark, heading: Heading, role: str) -> None:
-        self.problems.append(
-            Problem(mark.line, 1, "missing-heading", f"### {heading.role} is not followed by ### {role}")
-        )
+    def _guess(
+        self, section: _Open, roles: tuple[str, ...], expected: int, start: int, end: int
+    ) -> list[Guess]:
+        """Lines between two offsets that read as the headings expected from there on, outside code blocks."""
+        found: list[Guess] = []
+        for guess in guess_headings(self.text, start, end, roles):
+            inside = bisect_right(section.code, (guess.start, end))
+            if inside and guess.start < section.code[inside - 1][1]:
+                continue
+            if guess.role == roles[(expected + len(found)) % len(roles)]:
+                found.append(guess)
+        return found
+
+    def _report_guesses(
+        self, guesses: list[Guess], roles: tuple[str, ...], last: _Last, expected: int
+    ) -> tuple[_Last, int]:
+        """Report lines as the headings they were meant to be; the last heading and the next role after them."""
+        for guess in guesses:
+            line = last.line + self.text.count("\n", last.start, guess.start)
+            last = _Last(line, guess.start, guess.role)
+            message = f"this looks like a heading, and ### {guess.role} is missing here"
+            self.problems.append(Problem(line, 1, "near-heading", message, guess.fix))
+        return last, (expected + len(guesses)) % len(roles)
+
+    def _report_missing(self, last: _Last, role: str) -> None:
+        message = f"### {last.role} is not followed by ### {role}"
+        self.problems.append(Problem(last.line, 1, "missing-heading", message))
 
     def _report_stray_text(self, section: _Open, roles: tuple[str, ...], end: int) -> None:
         """Report text between the fence and the first heading."""
@@ -262,6 +312,19 @@ class Body:
         if looks_like_provenance(line_at(self.text, first)[0]):
             message = "a provenance comment must stand on the line right after the fence"
         self.problems.append(Problem(line, 1, "stray-text", message))
+
+    def _warn_of_headings(self, section: _Open) -> None:
+        """Warn once of headings that make nothing because their section is prose."""
+        if not section.headings:
+            return
+        mark, heading = section.headings[0]
+        more = len(section.headings) - 1
+        also = f"; so {'does' if more == 1 else 'do'} {more:,} more below" if more else ""
+        kind = next(kind for kind, roles in ROLES.items() if heading.role in roles)
+        message = (
+            f"this heading stands in prose{also}, so it is learnt as text; put ::{kind}:: on a line before it"
+        )
+        self.warnings.append(Problem(mark.line, 1, "heading-in-prose", message))
 
     def _first_text(self, start: int, end: int) -> int:
         """The start of the first line in a range that is not blank."""
