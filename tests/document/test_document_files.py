@@ -241,6 +241,46 @@ def test_adopting_a_file_with_problems_reports_them_where_they_are_and_writes_no
     assert path.read_text() == "text\n ::prose::\n"
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\nA rule, then text.\n\nMore.\n",
+        "---\ntitle: Notes\n---\nText.\n",
+        "---\n\nText: a: b\n\n---\n",
+        "--- \nText.\n",
+        "---\n",
+    ],
+)
+def test_adopting_text_that_begins_with_dashes_offers_a_way_out(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="begins with ---, which is read as a header") as caught:
+        adopt(path)
+    assert "put an empty line at its top" in caught.value.next_step
+    assert path.read_text() == text
+    path.write_text("\n" + text)
+    assert adopt(path).sections[0].prose == text.strip("\n")
+
+
+@pytest.mark.parametrize("header", ["dlm_id: x", "base_model: pocket\nbroken: [", "{dlm_version: 15}"])
+def test_adopting_a_document_with_a_broken_header_sends_to_check(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "a.dlm"
+    path.write_text(f"---\n{header}\n---\nText.\n")
+    with pytest.raises(UsageError, match="has a header already") as caught:
+        adopt(path)
+    assert caught.value.next_step == f"dlm check {path}"
+
+
+def test_adopting_what_is_no_utf8_text_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "my notes.txt"
+    path.write_bytes("Text.\n".encode("utf-16"))
+    with pytest.raises(DocumentError) as caught:
+        adopt(path)
+    assert caught.value.next_step == (
+        f"iconv -f UTF-16 -t UTF-8 '{path}' > '{path.with_name('my notes-utf8.txt')}'"
+    )
+
+
 def test_renewing_an_id_changes_nothing_else() -> None:
     for quoted in ("{}", "'{}'", '"{}"', "!!str {}  # mine"):
         source = (

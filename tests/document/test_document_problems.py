@@ -357,9 +357,50 @@ def test_a_byte_order_mark_is_a_warning() -> None:
     assert [warning.code for warning in document.warnings] == ["bom"]
 
 
-def test_a_binary_file_gives_a_short_report() -> None:
-    assert len(problems_of(bytes(range(128, 256)) * 4096)) < 110
-    assert len(problems_of(b"\xff\n" * 200_000)) < 110
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (bytes(range(256)) * 4096, "no text file"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(range(0, 256, 7)) * 99, "no text file"),
+        (b"\x00" * 100, "no text file"),
+        (b"\xff\n" * 200_000, "another encoding"),
+        (("Привет, мир.\n" * 50).encode("koi8-r"), "another encoding"),
+        (HEADER.encode() + "漢字仮名交じり文。\n".encode("shift-jis") * 20, "another encoding"),
+    ],
+)
+def test_a_file_that_is_no_utf8_text_gives_a_short_report(data: bytes, words: str) -> None:
+    found = problems_of(data)
+    assert len(found) <= 6
+    assert {problem.code for problem in found} <= {"not-utf8", "nul"}
+    assert words in found[-1].message
+    with pytest.raises(DocumentError) as caught:
+        parse(data)
+    assert "--adopt" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("text", [HEADER + "Text.\n", "Just some text.\n", "Überall Grüße – und “mehr”.\n"])
+def test_wide_encodings_are_named_with_the_command_that_converts(encoding: str, text: str) -> None:
+    with pytest.raises(DocumentError) as caught:
+        parse(text.encode(encoding))
+    (problem,) = caught.value.problems
+    name = encoding.upper().replace("-LE", "LE").replace("-BE", "BE")
+    assert (problem.line, problem.column, problem.code) == (1, 1, "not-utf8")
+    assert f"probably {name[:6]}," in problem.message
+    assert f"iconv -f {name} -t UTF-8 FILE > COPY" in problem.message
+    assert "--adopt" not in str(caught.value)
+
+
+def test_a_text_in_latin_1_shows_its_places_and_the_likely_encoding() -> None:
+    line = "Le texte est écrit en français, à la main.\n"
+    found = problems_of((HEADER + line * 50).encode("latin-1"))
+    assert len(found) == 101
+    assert "iconv -f WINDOWS-1252" in found[0].message
+    assert "iconv" not in found[1].message
+    assert "50 more places" in found[-1].message
+    mixed = problems_of(HEADER.encode() + line.encode() + line.encode("latin-1"))
+    assert [problem.line for problem in mixed] == [7, 7, 7]
+    assert "iconv" not in mixed[0].message
 
 
 def test_lone_surrogates_in_text_are_problems() -> None:

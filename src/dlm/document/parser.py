@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from dlm.document.body import Body, line_at
+from dlm.document.characters import read_characters
 from dlm.document.header_reader import read_header
 from dlm.document.sections import Document, Section
 from dlm.errors import DlmError, DocumentError, Problem, UsageError
@@ -19,11 +20,9 @@ from dlm.errors import DlmError, DocumentError, Problem, UsageError
 __all__ = ["check", "check_headerless", "load", "parse", "parse_body", "read_bytes"]
 
 MAX_BYTES: Final = 64 * 1024 * 1024
-MAX_ENCODING_PROBLEMS: Final = 100  # then the rest are counted in one line: a binary file has a million
 
-_BAD_CHARACTERS: Final = re.compile("[\ud800-\udfff]+|\x00+")
-_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_BOM: Final = "\ufeff"
+# Keys by which a header is known as a document's, broken or not; the front matter of other tools has none of them.
+_OWN_KEY: Final = re.compile(r"^[ \t\"'{]*(?:dlm_id|dlm_version|base_model)\b", re.MULTILINE)
 
 
 def load(path: str | Path) -> Document:
@@ -62,7 +61,7 @@ def parse(data: bytes | str, path: Path | None = None) -> Document:
     raise DocumentError(
         reading.problems,
         str(path) if path else "<text>",
-        next_step=f"dlm init --adopt {path or 'FILE'}" if reading.headerless else "",
+        next_step=f"dlm init --adopt {path or 'FILE'}" if reading.headerless else reading.next_step,
     )
 
 
@@ -82,10 +81,18 @@ def check_headerless(data: bytes, path: Path) -> tuple[str, str]:
     """Make sure that `data` needs nothing but a header to be a document; its hash and its line end.
 
     Raises:
-        UsageError: it has a header already.
+        UsageError: it has a header already, or begins as if it had one.
         DocumentError: with the problems of its text, at their lines without a header.
     """
     reading = _Reading(data, path)
+    if reading.foreign:
+        raise DocumentError(reading.problems, str(path), next_step=reading.next_step)
+    if not reading.headerless and not reading.own_header:
+        raise UsageError(
+            f"{path} begins with ---, which is read as a header, but has no key of a document; nothing was written",
+            next_step="put an empty line at its top, so that all of it is text (or take out the lines from --- to ---), "
+            f"then: dlm init --adopt {path}",
+        )
     if not reading.headerless:
         raise UsageError(f"{path} has a header already", next_step=f"dlm check {path}")
     problems = [problem for problem in reading.problems if problem.code != "no-header"]
@@ -123,19 +130,20 @@ class _Reading:
         self.warnings: list[Problem] = []
         raw = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
         self.sha256 = hashlib.sha256(raw).hexdigest()
-        # surrogateescape: every byte that is not UTF-8 becomes one lone surrogate, so one search finds them all.
-        text = data if isinstance(data, str) else data.decode("utf-8", "surrogateescape")
-        if text.startswith(_BOM):
-            text = text[1:]
+        characters = read_characters(data, path)
+        self.problems += characters.problems
+        self.foreign, self.next_step = characters.foreign, characters.next_step
+        self.text, clean = characters.text, characters.clean
+        if characters.marked:
             self.warnings.append(
                 Problem(1, 1, "bom", "the file starts with a byte order mark; it is ignored")
             )
-        self.text = text
-        clean = self._mend_characters(
-            text, "is not UTF-8" if isinstance(data, bytes) else "is a lone surrogate"
-        )
+        if self.foreign:  # its header and sections would be accidents
+            self.headerless = self.own_header = False
+            return
         header_start, header_end, self.body_start = self._find_header(clean)
         self.headerless = header_start == 0
+        self.own_header = bool(_OWN_KEY.search(clean, header_start, header_end))
         first_feed = clean.find("\n")
         self.newline = "\r\n" if first_feed > 0 and clean[first_feed - 1] == "\r" else "\n"
         reading = read_header(clean[header_start:header_end], 2)
@@ -163,29 +171,6 @@ class _Reading:
             body_start=self.body_start,
             places=self.places,
         )
-
-    def _mend_characters(self, text: str, fault: str) -> str:
-        """Report what cannot stand in a text file; put U+FFFD in its place so that all offsets hold."""
-        if "\x00" not in text and (text.isascii() or not _SURROGATE.search(text)):
-            return text
-        counted, line, found = 0, 1, 0
-        for match in _BAD_CHARACTERS.finditer(text):
-            found += 1
-            if found > MAX_ENCODING_PROBLEMS:
-                continue
-            line += text.count("\n", counted, match.start())
-            counted = match.start()
-            column = counted - text.rfind("\n", 0, counted)
-            if match[0][0] == "\x00":
-                self.problems.append(
-                    Problem(line, column, "nul", "a NUL character cannot stand in a document")
-                )
-            else:
-                self.problems.append(Problem(line, column, "not-utf8", f"what stands here {fault}"))
-        if found > MAX_ENCODING_PROBLEMS:
-            message = f"and {found - MAX_ENCODING_PROBLEMS:,} more places like this: is this a text file?"
-            self.problems.append(Problem(line, column + 1, "not-utf8", message))
-        return _BAD_CHARACTERS.sub(lambda match: "\ufffd" * len(match[0]), text)
 
     def _find_header(self, text: str) -> tuple[int, int, int]:
         """Offsets of the header's text (start, end) and of the body; (0, 0, 0) for a file without a header."""
