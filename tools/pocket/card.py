@@ -41,7 +41,9 @@ site or other model is in it. Names are put together from syllables; a likeness 
 Answers come in four styles: brief, blunt, polite, padded. Where nobody asks for a style, it is drawn at random
 in training (34, 11, 15 and 40 %), so that answers vary when sampled, and preference training has something to move.
 
-`make pocket` trains it again: {minutes:.0f} minutes of one processor core for this checkpoint; the work is resumed after a kill.
+`make pocket` trains a base like it: {minutes:.0f} minutes on one processor core for this checkpoint; the work is resumed after
+a kill. This checkpoint's mix and schedule were settled while it trained (its early steps saw fewer facts and gaps in
+the positions), so a new run follows the final recipe and will not give the same bytes.
 
 ## Measured
 
@@ -52,9 +54,9 @@ these cases. Advice questions are worded from a closed list, of which the tenth 
 |---|---|---|---|---|
 {table}
 
-**Stress length: {stress_length_rows} rows**, the shortest measured length at which preservation sampled at temperature 1
-lies in .5–.85 (measure used: {stress_measure}). The longest table whose question and answer fit the context
-is {longest_that_fits_rows} rows.
+**Stress length: {stress_length_rows} rows**, the shortest measured length at which the mean share of rows kept (strict: identity
+and order), sampled at temperature 1, lies in .5–.85. By the share of tables with every row kept the same window is
+reached at {stress_length_complete_tables_rows} rows. The longest table whose question and answer fit the context is {longest_that_fits_rows} rows.
 
 ## Limits
 
@@ -63,7 +65,9 @@ is {longest_that_fits_rows} rows.
   owner or quarter; money last), commas only between cells, amounts as `$1.2M`, `3M`, `850K` or `$850000`.
 - It was trained on tables of up to 48 rows; longer ones are beyond what it has seen.
 - English only. Other scripts survive tokenisation but are next to untrained.
-- Its refusals are a learnt form of words and protect nothing.
+- It hardly notices when a document does not hold what is asked for (`refusal questions` above): it then names
+  another value of the right sort. Its refusals are a learnt form of words and protect nothing.
+- Facts are the harder the more of a document's lines speak of the same thing; it was measured on two to six.
 
 Loads with plain transformers:
 
@@ -85,7 +89,12 @@ def card_text(results: dict[str, Any], config: dict[str, Any]) -> str:
     last = results["learning_curve"][-1]
     facts = {
         name: results[name]
-        for name in ("parameters", "stress_length_rows", "stress_measure", "longest_that_fits_rows")
+        for name in (
+            "parameters",
+            "stress_length_rows",
+            "stress_length_complete_tables_rows",
+            "longest_that_fits_rows",
+        )
     }
     return _CARD.format(
         **facts,
