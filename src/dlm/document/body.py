@@ -319,10 +319,10 @@ class Body:
             return
         mark, heading = section.headings[0]
         more = len(section.headings) - 1
-        also = f"; so {'does' if more == 1 else 'do'} {more:,} more below" if more else ""
+        also = f" (and so {'is' if more == 1 else 'are'} {more:,} more below)" if more else ""
         kind = next(kind for kind, roles in ROLES.items() if heading.role in roles)
         message = (
-            f"this heading stands in prose{also}, so it is learnt as text; put ::{kind}:: on a line before it"
+            f"this heading stands in prose, so it is learnt as text{also}; put ::{kind}:: on a line before it"
         )
         self.warnings.append(Problem(mark.line, 1, "heading-in-prose", message))
 
