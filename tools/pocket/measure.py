@@ -20,10 +20,10 @@ from bench.report import write_report
 
 from dlm.bases import resolve_base
 from dlm.model import Chat, Policy, Sample, Settings, load_policy, sample
+from dlm.stats import Estimate, mean, share
 from dlm.tasks import spreadsheet, style
 from tools.pocket import card
 from tools.pocket.corpus import FIRST_EVALUATION_SEED
-from tools.pocket.intervals import Figure, mean, share
 
 ROOT = Path(__file__).resolve().parents[2]
 # Fine steps past 48 rows, the longest table it was trained on: there it becomes weak.
@@ -39,9 +39,9 @@ class Tables(NamedTuple):
     """Row matches per case and sample, and the share of answers that the token budget cut off."""
 
     matches: list[list[spreadsheet.RowMatch]]
-    cut_off: Figure
+    cut_off: Estimate
 
-    def mean_of(self, number: Callable[[spreadsheet.RowMatch], float]) -> Figure:
+    def mean_of(self, number: Callable[[spreadsheet.RowMatch], float]) -> Estimate:
         """Mean over cases of a number's mean over samples."""
         return mean([sum(map(number, matches)) / len(matches) for matches in self.matches])
 
@@ -61,9 +61,9 @@ class Measurement:
             self._chats[system] = Chat(self.policy.tokenizer, system)
         return self._chats[system].prompt_ids(question)
 
-    def note(self, ability: str, measure: str, figure: Figure, cases: int, goal: str = "") -> None:
+    def note(self, ability: str, measure: str, figure: Estimate, cases: int, goal: str = "") -> None:
         """Add one line to the table and show it."""
-        value, low, high = (round(number, 4) for number in figure)
+        value, low, high = (round(number, 4) for number in (figure.value, figure.low, figure.high))
         self.rows.append(
             {
                 "ability": ability,
@@ -101,7 +101,7 @@ class Measurement:
         ]
         return Tables(matches, share([answer.finish_reason == "length" for answer in answers]))
 
-    def note_tables(self, name: str, found: Tables, goals: dict[str, str]) -> tuple[Figure, Figure]:
+    def note_tables(self, name: str, found: Tables, goals: dict[str, str]) -> tuple[Estimate, Estimate]:
         """The lines that every table measurement has; the share of rows kept and of complete tables."""
         count = len(found.matches)
         kept = found.mean_of(lambda match: match.preservation)
@@ -238,15 +238,19 @@ class Measurement:
         return facts
 
 
-def shortest_inside(figures: dict[int, Figure]) -> int | None:
-    """The shortest length inside the stress window past every length above it, if there is one.
+def shortest_inside(figures: dict[int, Estimate]) -> int | None:
+    """The shortest table length whose figure lies in the stress window, with none above the window at any longer length.
 
-    Figures of a hundred cases scatter: a short table that dips below the upper end is no place of weakness when
-    longer ones stand above it again.
+    Without the second half, one noisy figure at a short length would pass for the place where the base grows weak.
     """
     low, high = STRESS_WINDOW
-    solid = max((rows for rows, figure in figures.items() if figure[0] > high), default=0)
-    return next((rows for rows in sorted(figures) if rows > solid and low <= figures[rows][0] <= high), None)
+    lengths = sorted(figures)
+    settled = [
+        rows
+        for at, rows in enumerate(lengths)
+        if all(figures[longer].value <= high for longer in lengths[at:])
+    ]
+    return next((rows for rows in settled if figures[rows].value >= low), None)
 
 
 def main() -> None:
