@@ -10,7 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.cli.output import clean, duration, pair_lines, plain_table, plural, side_by_side, size, typed
+from dlm.cli.output import (
+    clean,
+    duration,
+    narrowed,
+    pair_lines,
+    plain_table,
+    plural,
+    side_by_side,
+    size,
+    typed,
+    wrapped,
+)
 
 from .conftest import BODY, DLM_ID, HEADER, Dlm, Train, spawn
 
@@ -48,6 +59,39 @@ def test_columns_align_by_cells() -> None:
 
 def test_pairs_keep_their_column() -> None:
     assert pair_lines({"a": "one\ntwo", "bcd": "three"}) == ["  a    one", "       two", "  bcd  three"]
+
+
+def test_on_a_narrow_terminal_pairs_break_between_words_and_stand_under_long_names() -> None:
+    assert pair_lines({"a": "one two three four five six"}, 30) == [
+        "  a  one two three four five",
+        "     six",
+    ]
+    assert pair_lines({"a long name it is": "one two three", "b": "c"}, 40) == [
+        "  a long name it is",
+        "    one two three",
+        "  b",
+        "    c",
+    ]
+
+
+@given(st.lists(st.text("ab ", max_size=8), max_size=20), st.integers(1, 40))
+def test_wrapping_keeps_every_word_whole(words: list[str], width: int) -> None:
+    lines = wrapped(" ".join(words), width)
+    assert " ".join(lines).split() == " ".join(words).split()
+    assert all(len(line) <= width or " " not in line.strip() for line in lines)
+
+
+@given(st.integers(0, 60), st.permutations(["run", "kind", "loss"]))
+def test_a_table_loses_spare_columns_in_their_order_and_no_others(width: int, spare: list[str]) -> None:
+    columns, rows = ("run", "kind", "loss", "version"), [("12", "sft", "0.5", "v0001")]
+    shown, cells = narrowed(columns, rows, spare, width)
+    gone = [name for name in columns if name not in shown]
+    assert set(gone) == set(spare[: len(gone)])
+    assert [len(row) for row in cells] == [len(shown)]
+    if gone:  # one column more would not have fitted
+        kept, more = narrowed(columns, rows, spare[: len(gone) - 1], 0)
+        assert max(map(len, plain_table(kept, more, kept).splitlines())) > width
+    assert narrowed(columns, rows, spare, None) == (columns, rows)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +146,7 @@ def test_hostile_documents_and_records_reach_no_terminal_raw(dlm: Dlm, document:
         encoding="utf-8",
     )
     outputs += [dlm("check", "notes.dlm", expect=1).output, dlm("show", "notes.dlm").output]
-    outputs += [dlm("init", "new.dlm", "--base", HOSTILE.replace("\x00", ""), expect=1).output]
+    outputs += [dlm("init", "new.dlm", "--base", HOSTILE.replace("\x00", ""), expect=2).output]
     outputs += [dlm(HOSTILE, expect=2).output, dlm("show", f"no{HOSTILE}", expect=2).output]
     for output in outputs:
         assert controls(output) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["DOCUMENT", "device_option", "document_argument", "version_option"]
+from dlm.cli.output import remember_document
+
+__all__ = ["DOCUMENT", "FiniteNumber", "device_option", "document_argument", "remember", "version_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,9 +20,35 @@ F = TypeVar("F", bound=Callable[..., Any])
 DOCUMENT = click.Path(path_type=Path)
 
 
+class FiniteNumber(click.ParamType[float]):
+    """A number within bounds; `wanted` says them in words. Infinities and what is no number are refused."""
+
+    name = "number"
+
+    def __init__(self, wanted: str, fits: Callable[[float], bool]) -> None:
+        self.wanted = wanted
+        self._fits = fits
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number) or not self._fits(number):
+            self.fail(f"{value!r} is not {self.wanted}", param, ctx)
+        return number
+
+
+def remember(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path | None:
+    """The callback of an argument or option that names the document."""
+    if value is not None:
+        remember_document(ctx, value)
+    return value
+
+
 def document_argument(function: F) -> F:
     """The `DOCUMENT` argument, as `document: Path`."""
-    return click.argument("document", type=DOCUMENT, metavar="DOCUMENT")(function)
+    return click.argument("document", type=DOCUMENT, metavar="DOCUMENT", callback=remember)(function)
 
 
 def device_option(function: F) -> F:

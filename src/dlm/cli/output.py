@@ -17,13 +17,15 @@ import shutil
 import sys
 import textwrap
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 import click
+from click.core import ParameterSource
 
-from dlm.errors import DlmError, DocumentError, UsageError
+from dlm.errors import BaseModelError, DlmError, DocumentError, UsageError
 
 __all__ = [
     "Output",
@@ -31,14 +33,18 @@ __all__ = [
     "duration",
     "is_terminal",
     "json_option",
+    "narrowed",
     "pair_lines",
     "plain_table",
     "plural",
+    "remember_document",
     "report",
     "side_by_side",
     "size",
     "terminal_width",
     "typed",
+    "waiting",
+    "wrapped",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +52,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 MIN_WRAP = 24  # columns below which wrapping makes things worse
 
 _META = "dlm.output"
+_DOCUMENT = "dlm.document"
 
 # C0 without newline and tab, DEL, and C1: what a terminal obeys instead of showing.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -92,23 +99,30 @@ def typed(*words: str) -> str:
 def pair_lines(items: Mapping[str, str], width: int | None = None) -> list[str]:
     """Names and values under each other, as indented lines; a value of several lines keeps its column.
 
-    Lines longer than `width` are wrapped between words, and keep their column too.
+    Lines longer than `width` are wrapped between words, and keep their column too. Where the names leave too little
+    room beside them, the values stand under their names.
     """
     indent = max((_cells(name) for name in items), default=0) + 4
+    beside = width is None or width - indent >= MIN_WRAP
     lines = []
     for name, value in items.items():
-        head = f"  {_pad(name, indent - 4, False)}  "
+        if beside:
+            head = f"  {_pad(name, indent - 4, False)}  "
+        else:
+            head, indent = "    ", 4
+            lines.append(f"  {name}")
         for line in value.split("\n"):
-            for part in _wrap(line, width and width - indent):
+            for part in wrapped(line, width and width - indent):
                 lines.append((head + part).rstrip())
                 head = " " * indent
     return lines
 
 
-def _wrap(line: str, width: int | None) -> list[str]:
-    if width is None or width < MIN_WRAP or _cells(line) <= width:
+def wrapped(line: str, width: int | None) -> list[str]:
+    """A line as lines of at most `width` columns, broken between words; a longer word is left whole."""
+    if width is None or _cells(line) <= width:
         return [line]
-    return textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False) or [line]
+    return textwrap.wrap(line, max(width, 1), break_long_words=False, break_on_hyphens=False) or [line]
 
 
 def terminal_width(stream: TextIO | None) -> int | None:
@@ -146,7 +160,8 @@ class Output:
     def heading(self, text: str) -> None:
         """A line of the result that opens a part of it."""
         if not self.as_json:
-            click.echo(_styled(clean(text), sys.stdout, bold=True))
+            for part in wrapped(clean(text), terminal_width(sys.stdout)):
+                click.echo(_styled(part, sys.stdout, bold=True))
 
     def note(self, text: str) -> None:
         """Progress or a remark, on stderr."""
@@ -157,14 +172,23 @@ class Output:
         self.warnings.append(text)
         self.aside(_styled("warning: ", sys.stderr, fg="yellow") + clean(text))
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-        """A table of the result; the columns named in `right` are aligned to the right."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        right: Sequence[str] = (),
+        spare: Sequence[str] = (),
+    ) -> None:
+        """A table of the result; the columns named in `right` are aligned to the right.
+
+        On a terminal too narrow for it, columns of `spare` are left out, the first of them first.
+        """
         if self.as_json:
             return
-        if is_terminal(sys.stdout):
-            _rich_table(columns, rows, right, sys.stdout)
-        else:
-            click.echo(plain_table(columns, rows, right))
+        shown, cells = narrowed(columns, rows, spare, terminal_width(sys.stdout))
+        head, _, body = plain_table(shown, cells, right).partition("\n")
+        click.echo(_styled(head, sys.stdout, bold=True))
+        click.echo(body)
 
     def pairs(self, items: Mapping[str, str]) -> None:
         """Names and values under each other."""
@@ -175,6 +199,18 @@ class Output:
         """The envelope, when JSON was asked for."""
         if self.as_json:
             _print_json(self.command, {"data": data}, self.warnings)
+
+
+@contextlib.contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A moving line on stderr while the block runs, where a person watches; nothing elsewhere."""
+    if not is_terminal(sys.stderr):
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True, highlight=False).status(clean(text)):
+        yield
 
 
 def json_option(function: F) -> F:
@@ -198,27 +234,58 @@ def json_option(function: F) -> F:
     return cast(F, option(call))
 
 
+def remember_document(ctx: click.Context, document: Path) -> None:
+    """Tell the context which document the command line names, so that every message can name it too."""
+    ctx.meta[_DOCUMENT] = str(document)
+
+
 def report(error: DlmError | click.ClickException, ctx: click.Context) -> int:
     """Print a fault on stderr, and with `--json` as an object on stdout; returns the exit code."""
     output: Output | None = ctx.meta.get(_META)
     args: Sequence[str] = ctx.meta.get("dlm.args", ())
+    command = output.command if output else next((arg for arg in args if not arg.startswith("-")), "")
     if isinstance(error, click.ClickException):
         if isinstance(error, click.UsageError) and error.ctx is not None:
             click.echo(error.ctx.get_usage(), err=True)
         fault: DlmError = UsageError(
-            error.format_message(), next_step=f"{_path_of(error)} --help lists what it takes"
+            error.format_message(),
+            where=_variable_of(error),
+            next_step=f"{_path_of(error)} --help lists what it takes",
         )
     else:
         fault = error
+        fault.next_step = _with_document(fault, command, ctx.meta.get(_DOCUMENT, ""))
+        if isinstance(fault, UsageError) and not fault.next_step:
+            fault.next_step = f"dlm {command} --help lists what it takes"
     lines = [clean(line) for line in fault.lines()]
     if not isinstance(fault, DocumentError):  # a document's problems stand at the start of their lines
         lines[0] = _styled("error: ", sys.stderr, fg="red", bold=True) + lines[0]
     click.echo("\n".join(lines), err=True)
     if output.as_json if output else "--json" in args:
-        command = output.command if output else next((arg for arg in args if not arg.startswith("-")), "")
         warnings = output.warnings if output else []
         _print_json(command, {"data": None, "error": _error_object(fault)}, warnings, schema="error")
     return fault.exit_code
+
+
+def _with_document(fault: DlmError, command: str, document: str) -> str:
+    """The next step with the document's name, as it can be typed, where a room that does not know it left a word."""
+    step = fault.next_step
+    if not document or isinstance(fault, BaseModelError):  # whose DOCUMENT is the one that made the base
+        return step
+    quoted = typed(document)
+    words = r"DOCUMENT|DOC|FILE" if command == "init" else r"DOCUMENT|DOC"
+    step = re.sub(rf"(?<![\w-])(?:{words})(?![\w-])", lambda _: quoted, step)
+    return re.sub(rf"(?<!\S){re.escape(document)}(?!\S)", lambda _: quoted, step)
+
+
+def _variable_of(error: click.ClickException) -> str:
+    """The environment variable a refused value came from, "" when it was typed."""
+    ctx, param = getattr(error, "ctx", None), getattr(error, "param", None)
+    if ctx is None or param is None:
+        return ""
+    if ctx.get_parameter_source(param.name) is not ParameterSource.ENVIRONMENT:
+        return ""
+    return f"the environment variable {param.envvar}"
 
 
 def _path_of(error: click.ClickException) -> str:
@@ -305,6 +372,19 @@ def plain_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Se
     )
 
 
+def narrowed(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int | None
+) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+    """Columns and rows of a table with columns of `spare` left out, in their order, until its lines fit `width`."""
+    for name in spare:
+        if width is None or _cells(plain_table(columns, rows, columns).partition("\n")[0]) <= width:
+            break
+        out = list(columns).index(name)
+        columns = [*columns[:out], *columns[out + 1 :]]
+        rows = [[*row[:out], *row[out + 1 :]] for row in rows]
+    return columns, rows
+
+
 def side_by_side(left: tuple[str, str], right: tuple[str, str]) -> str:
     """Two (title, text) blocks: next to each other on a terminal, under each other elsewhere."""
     if not is_terminal(sys.stdout):
@@ -321,19 +401,3 @@ def side_by_side(left: tuple[str, str], right: tuple[str, str]) -> str:
     with console.capture() as capture:
         console.print(table)
     return capture.get().rstrip("\n")
-
-
-def _rich_table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str], stream: TextIO
-) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_one_line(cell)) for cell in row))  # Text: brackets in a cell are not markup
-    Console(file=stream, highlight=False).print(table)

@@ -1,28 +1,42 @@
-"""`dlm check`: every problem of a document, at its line and column."""
+"""`dlm check`: every problem of a document, at its line and column, and what would keep it from being trained."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dlm.cli.options import DOCUMENT
-from dlm.cli.output import Output, json_option, plural, typed
+from dlm.cli.output import Output, json_option, plural, remember_document, typed
+from dlm.cli.readiness import readiness
+from dlm.errors import DlmError, Problem
+
+if TYPE_CHECKING:
+    from dlm.document import Document
 
 __all__ = ["check"]
 
 NO_HEADER = "no-header"  # the document room's code for a file that `dlm init --adopt` can mend
+UNREADABLE = "unreadable"  # our own code for what is no file, or cannot be read
 
 
 @click.command()
 @click.argument("documents", nargs=-1, required=True, type=DOCUMENT, metavar="DOCUMENT...")
 @json_option
 def check(output: Output, documents: Sequence[Path]) -> None:
-    """Find every problem in one or more documents. Exit code 1 when there are any."""
-    reports = [_look_at(path) for path in documents]
+    """Find every problem in one or more documents, and what would keep them from being trained.
+
+    A base or a source that is not there is a problem; what training leaves out or refuses is a warning. Exit code 1
+    when there are problems.
+    """
+    if len(documents) == 1:
+        remember_document(click.get_current_context(), documents[0])
+        reports = [_look_at(documents[0])]
+    else:  # one that cannot be read does not keep the others from being looked at
+        reports = [_look_at_or_say_why_not(path) for path in documents]
     for report in reports:
         _print(output, report)
     n_problems = sum(len(report["problems"]) for report in reports)
@@ -35,16 +49,37 @@ def check(output: Output, documents: Sequence[Path]) -> None:
 
 
 def _look_at(path: Path) -> dict[str, Any]:
-    """One document's entry in `dlm/check/1`. Counts are null where problems keep the document from being read."""
+    """One document's entry in `dlm/check/1`.
+
+    Raises:
+        DlmError: there is no such file, or it cannot be read.
+    """
     from dlm.document import check as check_document  # pydantic and YAML: not for --help
 
     document, problems, warnings = check_document(path)
+    if document is not None:
+        unready, doubtful = readiness(document)
+        problems, warnings = (*problems, *unready), tuple(sorted((*warnings, *doubtful)))
+    return _entry(path, document, problems, warnings)
+
+
+def _look_at_or_say_why_not(path: Path) -> dict[str, Any]:
+    try:
+        return _look_at(path)
+    except DlmError as error:
+        return _entry(path, None, [Problem(1, 1, UNREADABLE, str(error.message))], [])
+
+
+def _entry(
+    path: Path, document: Document | None, problems: Sequence[Problem], warnings: Sequence[Problem]
+) -> dict[str, Any]:
+    """Counts are null where problems keep the document from being read."""
     questions = (
         [question for section in document.sections for question in section.questions] if document else []
     )
     return {
         "path": str(path),
-        "ok": document is not None,
+        "ok": not problems,
         "sections": len(document.sections) if document else None,
         "questions": sum(not question.probe for question in questions) if document else None,
         "probes": sum(question.probe for question in questions) if document else None,
@@ -59,9 +94,8 @@ def _print(output: Output, report: dict[str, Any]) -> None:
     for kind in ("problems", "warnings"):
         for found in report[kind]:
             mark = "warning: " if kind == "warnings" else ""
-            output.line(
-                f"{path}:{found['line']}:{found['column']}: {mark}{found['message']} [{found['code']}]"
-            )
+            place = "" if found["code"] == UNREADABLE else f"{path}:{found['line']}:{found['column']}: "
+            output.line(f"{place}{mark}{found['message']} [{found['code']}]")
             if found["fix"]:
                 output.line(f"    write: {found['fix']}")
     if report["ok"]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 
 import click
 
 from dlm.bases import POCKET, resolve_base
-from dlm.cli.options import DOCUMENT
+from dlm.cli.options import DOCUMENT, remember
 from dlm.cli.output import Output, json_option, typed
 from dlm.document import TEMPLATES, Document, adopt, create, load, new_document, renew_id, save
-from dlm.errors import DlmError, UsageError
+from dlm.errors import BaseModelError, DlmError, UsageError
 
 __all__ = ["init"]
 
@@ -20,7 +21,7 @@ DEFAULT_TEMPLATE = "starter"
 @click.command(
     epilog="Templates: " + "; ".join(f"{name}: {about}" for name, about in TEMPLATES.items()) + ".",
 )
-@click.argument("path", type=DOCUMENT, required=False, metavar="[PATH]")
+@click.argument("path", type=DOCUMENT, required=False, metavar="[PATH]", callback=remember)
 @click.option(
     "--base",
     metavar="NAME",
@@ -35,6 +36,7 @@ DEFAULT_TEMPLATE = "starter"
     "--adopt",
     "adopted",
     type=DOCUMENT,
+    callback=remember,
     metavar="FILE",
     help="Put a header in front of a file that has none; every other byte stays.",
 )
@@ -42,6 +44,7 @@ DEFAULT_TEMPLATE = "starter"
     "--new-id",
     "renewed",
     type=DOCUMENT,
+    callback=remember,
     metavar="FILE",
     help="Give a copied document an id of its own, and so a store of its own.",
 )
@@ -60,13 +63,19 @@ def init(
             "name one of PATH, --adopt FILE and --new-id FILE", next_step=typed("dlm", "init", "notes.dlm")
         )
     if template and not path:
-        raise UsageError("--template is for new documents: with a PATH")
+        raise UsageError(
+            "--template is for new documents",
+            next_step=typed("dlm", "init", "notes.dlm", "--template", template),
+        )
     if base and renewed:
-        raise UsageError("--base cannot change a document that exists: edit its base_model line")
+        raise UsageError(
+            "--base cannot change a document that exists",
+            next_step=f"write base_model: {base} into its header",
+        )
     if path is not None:
         action, document = "created", _create(path, base or POCKET, template or DEFAULT_TEMPLATE)
     elif adopted is not None:
-        resolve_base(base or POCKET, adopted.parent)
+        _require_base(base or POCKET, adopted.parent)
         action, document = "adopted", adopt(adopted, base or POCKET)
     else:
         action, document = "renewed", _renew(renewed or Path())
@@ -79,9 +88,12 @@ def init(
     }
     output.line(what[action])
     output.line()
-    output.line("next: edit it; it explains itself" if action == "created" else "next:")
-    output.line(f"      {typed('dlm', 'check', place)}")
-    output.line(f"      {typed('dlm', 'train', place)}")
+    steps = [typed("dlm", "check", place), typed("dlm", "train", place)]
+    if action == "created":
+        explains = "; it explains itself" if (template or DEFAULT_TEMPLATE) == DEFAULT_TEMPLATE else ""
+        steps.insert(0, f"edit it{explains}")
+    for label, step in zip_longest(["next:"], steps, fillvalue=""):
+        output.line(f"{label:5} {step}")
     output.finish(
         {
             "action": action,
@@ -94,7 +106,7 @@ def init(
 
 
 def _create(path: Path, base: str, template: str) -> Document:
-    resolve_base(base, path.parent)  # a base that is not there: said now, not at the first training
+    _require_base(base, path.parent)
     if path.exists():  # before folders are made; `create` looks again, without a gap
         raise UsageError(f"{path} is there already; nothing was written", next_step="name another file")
     try:
@@ -103,6 +115,23 @@ def _create(path: Path, base: str, template: str) -> Document:
         raise DlmError(f"the folder {path.parent} cannot be made: {error.strerror}") from None
     create(path, new_document(base, template))
     return load(path)
+
+
+def _require_base(base: str, folder: Path) -> None:
+    """A base that is not there is said now, not at the first training.
+
+    Raises:
+        UsageError: --base names none.
+    """
+    try:
+        resolve_base(base, folder)
+    except BaseModelError as error:
+        raise UsageError(
+            error.message,
+            expected=error.expected,
+            found=error.found,
+            next_step=error.next_step.replace("write base_model: ", "--base "),
+        ) from None
 
 
 def _renew(path: Path) -> Document:

@@ -1,0 +1,107 @@
+"""Whether a document without problems can be trained, as far as that is seen without torch: `dlm check` tells it.
+
+What `dlm train` would stop at is a problem or a warning at its place; nothing here loads a model or asks the network.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlm.errors import BaseModelError, DocumentError, Problem
+
+if TYPE_CHECKING:
+    from dlm.document import Document, GatheredSources
+
+__all__ = ["readiness"]
+
+
+def readiness(document: Document) -> tuple[list[Problem], list[Problem]]:
+    """Problems (the base or a source is not there) and warnings (files, sections or a whole document left out)."""
+    from dlm.document import gather_sources  # pydantic and YAML: not for --help
+
+    problems = _of_base(document)
+    gathered: GatheredSources | None = None
+    try:
+        gathered = gather_sources(document)
+    except DocumentError as error:
+        problems += error.problems
+    warnings = [*_of_adapters(document), *_of_precision(document)]
+    if gathered is not None:
+        warnings += _of_skipped_files(document, gathered)
+        warnings += _of_nothing_to_train(document, gathered)
+    return sorted(problems), sorted(warnings)
+
+
+def _of_base(document: Document) -> list[Problem]:
+    from dlm.bases import resolve_base
+
+    try:
+        resolve_base(document.header.base_model, document.path.parent if document.path else None)
+    except BaseModelError as error:
+        fix = re.fullmatch(r"write (base_model: \S+)", error.next_step)
+        seen = f" ({error.found})" if error.found else ""
+        message = f"{error.message}{seen}" + ("" if fix or not error.next_step else f"; {error.next_step}")
+        place = document.places.get("base_model", (1, 1))
+        return [Problem(*place, "base", message, fix[1] if fix else "")]
+    return []
+
+
+def _of_adapters(document: Document) -> list[Problem]:
+    return [
+        Problem(
+            section.line,
+            1,
+            "adapter",
+            f"this section is for the adapter {section.adapter!r}; training on named adapters is refused for now",
+            f"::{section.kind}::",
+        )
+        for section in document.sections
+        if section.adapter is not None
+    ]
+
+
+def _of_precision(document: Document) -> list[Problem]:
+    if document.header.training.precision != "fp16":
+        return []
+    place = document.places.get("training.precision", (1, 1))
+    return [Problem(*place, "precision", "training in fp16 is refused", "precision: bf16")]
+
+
+def _of_skipped_files(document: Document, gathered: GatheredSources) -> list[Problem]:
+    sources = document.header.training.sources or []
+    roots = [Path(os.path.normpath(source.path)) for source in sources]
+
+    def place(path: Path) -> tuple[int, int]:
+        index = next((i for i, root in enumerate(roots) if path.is_relative_to(root)), 0)
+        return document.places.get(f"training.sources.{index}.path", (1, 1))
+
+    return [
+        Problem(*place(path), "source", f"the source file {path} is left out: {reason}")
+        for path, reason in gathered.skipped
+    ]
+
+
+def _of_nothing_to_train(document: Document, gathered: GatheredSources) -> list[Problem]:
+    sections = document.sections
+    questions = [question for section in sections for question in section.questions]
+    if (
+        gathered.files
+        or any(not question.probe for question in questions)
+        or any(section.prose.strip() for section in sections)
+    ):
+        return []
+    line = sections[0].line if sections else 1 + document.text.count("\n", 0, document.body_start)
+    pairs = any(section.triples for section in sections)
+    if questions and pairs:
+        what = "only probes and preferences"
+    elif questions:
+        what = "only probes, which are never trained on"
+    elif pairs:
+        what = "only preferences, which are not trained on for now"
+    else:
+        what = "it is empty"
+    message = f"nothing here can be trained on: {what}; add a question with its answer, or some prose"
+    return [Problem(line, 1, "nothing-to-train", message)]
