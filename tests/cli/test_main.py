@@ -121,6 +121,17 @@ def test_options_read_the_environment_by_their_typed_names(
     )
 
 
+def test_a_refused_value_from_the_environment_names_its_variable(
+    document: Path, dlm: Dlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "DLM_TRAIN" not in dlm("train", "notes.dlm", "--max-steps", "x", expect=2).stderr
+    monkeypatch.setenv("DLM_TRAIN_MAX_STEPS", "x")
+    assert "variable DLM_TRAIN_MAX_STEPS: " in dlm("train", "notes.dlm", expect=2).stderr
+    assert "DLM_TRAIN_MAX_STEPS" in dlm.json("train", "notes.dlm", expect=2)["error"]["where"]
+    monkeypatch.setenv("DLM_PROMPT_TEMP", "nan")
+    assert "variable DLM_PROMPT_TEMP: " in dlm("prompt", "notes.dlm", "Why?", expect=2).stderr
+
+
 def test_every_option_has_a_variable_of_its_own() -> None:
     ctx = click.Context(app)
     for name in COMMANDS:

@@ -10,9 +10,14 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dlm.store import Home, RunSpec
+from dlm.cli.commands.metrics import _report
+from dlm.curves import Series
+from dlm.store import Home, Run, RunSpec
 
 from .conftest import BODY, DLM_ID, HEADER, Dlm, Train
 
@@ -104,6 +109,101 @@ def test_metrics_as_csv_reads_back_exactly(dlm: Dlm, train: Train) -> None:
     assert [row["valid_loss"] for row in rows] == ["", "0.75"]
     only = dlm("metrics", "notes.dlm", "--csv", "--names", "valid_loss").stdout
     assert only == "step,valid_loss\n2,0.75\n"
+
+
+SERIES = {
+    name: [(step, step / 7) for step in range(1, 101)]
+    for name in ("train_loss", "train_mean_token_accuracy", "grad_norm", "learning_rate", "entropy")
+} | {"valid_loss": [(10, 12345.678), (100, 1e-7)], "full_valid_loss": [(100, 0.5)]}
+
+
+@pytest.mark.parametrize("wanted", [None, ["learning_rate", "train_loss", "grad_norm", "entropy"]], ids=str)
+@given(width=st.integers(40, 120), height=st.integers(8, 60))
+def test_a_watched_report_fits_the_screen_and_ends_with_the_newest_step(
+    wanted: list[str] | None, width: int, height: int
+) -> None:
+    run = Run(7, "sft", "sft", planned_steps=1000, status="running", started_at="2026-01-01T00:00:00Z")
+    series = {
+        name: Series(name, "nats", *map(np.array, (*zip(*points, strict=True), [0.0] * len(points))))
+        for name, points in SERIES.items()
+    }
+    if wanted:
+        series = {name: series[name] for name in wanted}
+    lines = _report(run, "running", series, wanted, width, height).splitlines()
+    assert len(lines) <= height
+    assert max(map(len, lines)) <= width
+    assert lines[-1].split()[0] == "100"
+    for name in wanted[: len(wanted) if height > 16 else 1] if wanted else ["train_loss"]:
+        assert any(name in line.split() for line in lines)
+
+
+def test_without_a_terminal_nothing_is_left_out(train: Train, dlm: Dlm) -> None:
+    train()
+    assert "learning_rate" in dlm("metrics", "notes.dlm").stdout.split("newest")[1]
+    assert "started" in dlm("show", "notes.dlm").stdout
+
+
+def test_a_runs_message_stands_under_the_table(train: Train, dlm: Dlm) -> None:
+    train()
+    train(status="failed", message="it went wrong")
+    lines = dlm("show", "notes.dlm").stdout.splitlines()
+    assert lines[-1] == "  run 2  it went wrong"
+    assert lines[-2].split()[:3] == ["2", "sft", "failed"]
+
+
+def test_a_copy_is_told_that_the_store_is_of_another(dlm: Dlm, train: Train, document: Path) -> None:
+    train()
+    train()
+    shutil.copy(document, "my copy.dlm")
+    for args in (["show"], ["metrics"], ["rollback"], ["prune"]):
+        message = dlm(args[0], "my copy.dlm", *args[1:]).stderr
+        assert "two documents carry the dlm_id" in message
+        assert "dlm init --new-id 'my copy.dlm'" in message
+        assert str(document.resolve()) in message
+    assert "two documents" in dlm.json("show", "my copy.dlm")["warnings"][0]
+    Path("link.dlm").symlink_to(document)
+    for path in ("notes.dlm", "./notes.dlm", "link.dlm"):
+        assert dlm("show", path).stderr == ""
+    document.unlink()  # moved, not copied
+    assert dlm("show", "my copy.dlm").stderr == ""
+
+
+def test_messages_name_the_document_as_it_is_typed(dlm: Dlm, train: Train, document: Path) -> None:
+    train()
+    document.rename("my notes.dlm")
+    for args in (["promote", "v0009"], ["metrics", "--run-id", "9"], ["prune", "--version", "v0001"]):
+        command, *rest = args
+        fault = dlm.json(command, "my notes.dlm", *rest, expect=2 if command == "prune" else 1)["error"]
+        assert "dlm show 'my notes.dlm'" in fault["next_step"]
+    assert "dlm promote 'my notes.dlm' VERSION" in dlm("rollback", "my notes.dlm", expect=2).stderr
+    shown = dlm("metrics", "my notes.dlm", "--names", "zzz", expect=2).stderr
+    assert "next: dlm metrics 'my notes.dlm' --run-id 1 shows" in shown
+    assert "dlm init 'no such.dlm'" in dlm("show", "no such.dlm", expect=2).stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["show", "."],
+        ["metrics", "notes.dlm", "--csv", "--watch"],
+        ["metrics", "notes.dlm", "--names", "zzz"],
+        ["train", "notes.dlm", "--set", "seed=3", "--seed", "4"],
+        ["prompt", "notes.dlm", "Why?", "--compare", "a", "b", "--version", "c"],
+        ["export", "notes.dlm", "--to", "out", "--version", "base"],
+        ["init", "--new-id", "notes.dlm", "--base", "pocket"],
+        ["init", "--adopt", "notes.dlm", "--template", "qa"],
+    ],
+    ids=str,
+)
+def test_misuse_says_what_to_do_next(args: list[str], dlm: Dlm, train: Train) -> None:
+    train()
+    assert "\n  next: " in dlm(*args, expect=2).stderr
+
+
+def test_the_base_is_not_exported(dlm: Dlm, train: Train) -> None:
+    train()
+    message = dlm("export", "notes.dlm", "--to", "out", "--version", "base", expect=2).stderr
+    assert "base itself is not exported" in message
 
 
 def test_metrics_that_are_not_there(dlm: Dlm, train: Train) -> None:

@@ -55,8 +55,18 @@ def test_prompt_refuses_what_is_no_question(dlm: Dlm, document: Path) -> None:
 
 def test_a_question_is_text() -> None:
     output = Output("prompt", as_json=False)
-    assert _read_question(output, " Why? \n") == "Why?"
+    document = Path("notes.dlm")
+    assert _read_question(output, document, " Why? \n") == "Why?"
     with pytest.raises(TextError):
-        _read_question(output, "caf\udce9")
+        _read_question(output, document, "caf\udce9")
     with pytest.raises(DlmError):
-        _read_question(output, "\t")
+        _read_question(output, document, "\t")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "-inf", "hot", ""])
+def test_a_temperature_is_a_finite_number(value: str, dlm: Dlm, document: Path) -> None:
+    message = dlm("prompt", "notes.dlm", "Why?", f"--temp={value}", expect=2).stderr
+    assert "a finite number, 0 or more" in message
+    assert "next: dlm prompt --help" in message
+    dlm("prompt", "notes.dlm", "Why?", f"--top-p={value}", expect=2)
+    dlm("prompt", "notes.dlm", "Why?", f"--repetition-penalty={value}", expect=2)

@@ -6,18 +6,20 @@ it, still shows its versions and runs.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlm.cli.output import Output, typed
 from dlm.errors import DocumentError, MissingRecordError
 
 if TYPE_CHECKING:
     from dlm.document import Document
     from dlm.store import Run, Store
 
-__all__ = ["Project", "find_project", "open_store", "runs_as_they_are"]
+__all__ = ["Project", "find_project", "open_store", "runs_as_they_are", "warn_of_copy", "warn_of_copy_at"]
 
 _HEADER = re.compile(r"\A\ufeff?---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
 _ID = re.compile(r"""^dlm_id:[ \t]*["']?([0-9A-HJKMNP-TV-Z]{26})["']?[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
@@ -66,14 +68,13 @@ def _read_id(path: Path) -> str:
     return found[1] if found else ""
 
 
-def open_store(path: Path) -> Store:
-    """The store of a document.
+def open_store(output: Output, path: Path) -> Store:
+    """The store of a document; a warning when it belongs to another file with the same id.
 
     Raises:
         MissingRecordError: nothing was ever trained from it.
         DlmError: the document or its store cannot be read.
     """
-    from dlm.cli.output import typed
     from dlm.store import Home
 
     store = Home.open().find(find_project(path).dlm_id)
@@ -82,7 +83,38 @@ def open_store(path: Path) -> Store:
             f"{path} has not been trained yet: there are no runs and no versions",
             next_step=typed("dlm", "train", str(path)),
         )
+    warn_of_copy(output, store, path)
     return store
+
+
+def warn_of_copy(output: Output, store: Store, path: Path) -> None:
+    """Warn when another file, still there, carries this document's id: the store is that one's, and `train` refuses."""
+    owner = store.document()
+    if owner is None or _read_id(owner) != store.dlm_id:
+        return
+    try:
+        if os.path.samefile(owner, path):  # a link, or another spelling of one path
+            return
+    except OSError:
+        return
+    output.warn(
+        f"two documents carry the dlm_id {store.dlm_id}; its versions and runs are those of {owner}. "
+        f"{typed('dlm', 'init', '--new-id', str(path))} makes {path} a document of its own"
+    )
+
+
+def warn_of_copy_at(output: Output, path: Path) -> None:
+    """`warn_of_copy` for a command that leaves the store to a workflow.
+
+    Raises:
+        DlmError: the document or its store cannot be read.
+    """
+    from dlm.store import Home
+
+    store = Home.open().find(find_project(path).dlm_id)
+    if store is not None:
+        with store:
+            warn_of_copy(output, store, path)
 
 
 def runs_as_they_are(store: Store) -> list[tuple[Run, str]]:

@@ -8,9 +8,13 @@ import click
 
 from dlm.cli.extras import require_training
 from dlm.cli.options import document_argument, version_option
-from dlm.cli.output import Output, json_option, plural, size
+from dlm.cli.output import Output, json_option, plural, size, typed, waiting
+from dlm.cli.project import warn_of_copy_at
+from dlm.errors import UsageError
 
 __all__ = ["export"]
+
+BASE = "base"  # the name under which `dlm prompt` knows the untrained base
 
 
 @click.command()
@@ -30,10 +34,18 @@ __all__ = ["export"]
 @json_option
 def export(output: Output, document: Path, target: Path, merged: bool, version: str | None) -> None:
     """Write a version as plain PEFT files or a merged model, with a model card."""
+    if version == BASE:
+        raise UsageError(
+            "the base itself is not exported: what training made of it is",
+            expected="the name of a version, such as v0001",
+            next_step=f"{typed('dlm', 'show', str(document))} lists the versions",
+        )
     require_training("dlm export")
-    from dlm.workflow.export import export as write_export
+    warn_of_copy_at(output, document)
+    with waiting("loading the libraries and the base …"):
+        from dlm.workflow.export import export as write_export
 
-    report = write_export(document, target, wanted=version, merged=merged)
+        report = write_export(document, target, wanted=version, merged=merged)
     n_bytes = sum((report.folder / name).stat().st_size for name in report.files)
     kind = "a complete model" if report.merged else "a PEFT adapter"
     output.heading(

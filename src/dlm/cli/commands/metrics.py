@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dlm.cli.options import document_argument
-from dlm.cli.output import Output, is_terminal, json_option, plain_table, plural
+from dlm.cli.output import (
+    Output,
+    is_terminal,
+    json_option,
+    narrowed,
+    plain_table,
+    plural,
+    terminal_width,
+    typed,
+    wrapped,
+)
 from dlm.cli.project import open_store, runs_as_they_are
 from dlm.errors import MissingRecordError, UsageError
 
@@ -24,15 +35,17 @@ if TYPE_CHECKING:
 __all__ = ["metrics"]
 
 RECENT_STEPS = 10
+FEW_STEPS = 4  # rather fewer than this many newest steps, --watch leaves the last and best values out
 WATCH_INTERVAL_S = 1.0
 NONE = "–"
 
-# What the recent steps show when no names are asked for: what a person watches, as far as the run has it.
+# What the recent steps show when no names are asked for: what a person watches, as far as the run has it and the
+# terminal has room for it, the first ones first.
 _WATCHED = (
     "train_loss",
-    "train_mean_token_accuracy",
     "valid_loss",
     "probe_loss",
+    "train_mean_token_accuracy",
     "grad_norm",
     "learning_rate",
     "tokens_per_second",
@@ -51,19 +64,19 @@ def metrics(
 ) -> None:
     """The curves of a training run as numbers: last and best values, and the newest steps."""
     if sum((as_csv, watch, output.as_json)) > 1:
-        raise UsageError("--csv, --json and --watch exclude each other")
-    with open_store(document) as store:
-        run, status = _pick(store, run_id)
-        wanted = _wanted(store, run, names)
+        raise UsageError("--csv, --json and --watch exclude each other", next_step="name one of them")
+    with open_store(output, document) as store:
+        run, status = _pick(store, document, run_id)
+        wanted = _wanted(store, document, run, names)
         if watch:
-            _watch(output, store, run.id, wanted)
+            _watch(output, store, document, run.id, wanted)
             return
         series = store.metrics.read(run.id, wanted)
         events = store.runs.events(run.id)
     if as_csv:
         output.text(_csv(series))
     else:
-        output.text(_report(run, status, series, wanted))
+        output.text(_report(run, status, series, wanted, terminal_width(sys.stdout)))
         output.finish(
             {
                 "document": str(document),
@@ -82,17 +95,17 @@ def metrics(
         )
 
 
-def _pick(store: Store, run_id: int | None) -> tuple[Run, str]:
+def _pick(store: Store, document: Path, run_id: int | None) -> tuple[Run, str]:
     runs = runs_as_they_are(store)
     if run_id is not None:
         store.runs.get(run_id)  # names the runs there are
         return next((run, status) for run, status in runs if run.id == run_id)
     if not runs:
-        raise MissingRecordError("there are no runs yet", next_step="dlm train DOCUMENT")
+        raise MissingRecordError("there are no runs yet", next_step=typed("dlm", "train", str(document)))
     return runs[-1]
 
 
-def _wanted(store: Store, run: Run, names: str | None) -> list[str] | None:
+def _wanted(store: Store, document: Path, run: Run, names: str | None) -> list[str] | None:
     """The names asked for, or None for all.
 
     Raises:
@@ -102,7 +115,7 @@ def _wanted(store: Store, run: Run, names: str | None) -> list[str] | None:
         return None
     from dlm.recipe import nearest
 
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = list(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     if not wanted:
         raise UsageError("--names names no metric", next_step="--names train_loss,valid_loss")
     known = store.metrics.names(run.id)
@@ -112,25 +125,29 @@ def _wanted(store: Store, run: Run, names: str | None) -> list[str] | None:
             raise UsageError(
                 f"run {run.id} has no metric {name!r}",
                 expected=", ".join(known) or "none: nothing was logged yet",
-                next_step=f"--names {hint}" if hint else "",
+                next_step=f"--names {hint}"
+                if hint
+                else f"{typed('dlm', 'metrics', str(document), '--run-id', str(run.id))} shows all it has",
             )
     return wanted
 
 
-def _watch(output: Output, store: Store, run_id: int, wanted: list[str] | None) -> None:
-    """Show the run until it ends: redrawn on a terminal, one line per new step elsewhere."""
+def _watch(output: Output, store: Store, document: Path, run_id: int, wanted: list[str] | None) -> None:
+    """Show the run until it ends: a screen of its own on a terminal, one line per new step elsewhere."""
     if is_terminal(sys.stdout):
         from rich.console import Console
         from rich.live import Live
         from rich.text import Text
 
-        with Live(console=Console(highlight=False), auto_refresh=False) as live:
-            for run, status in _until_it_ends(store, run_id):
-                report = _report(run, status, store.metrics.read(run_id, wanted), wanted)
+        with Live(console=Console(highlight=False), auto_refresh=False, screen=True) as live:
+            for run, status in _until_it_ends(store, document, run_id):
+                width, height = shutil.get_terminal_size()
+                report = _report(run, status, store.metrics.read(run_id, wanted), wanted, width, height)
                 live.update(Text(report), refresh=True)
+        output.text(_report(run, status, store.metrics.read(run_id, wanted), wanted, width))
         return
     shown_to = 0
-    for run, _ in _until_it_ends(store, run_id):
+    for run, _ in _until_it_ends(store, document, run_id):
         series = store.metrics.read(run_id, wanted)
         columns = _columns(series, wanted)
         for step, values in _rows({name: series[name] for name in columns}):
@@ -139,41 +156,98 @@ def _watch(output: Output, store: Store, run_id: int, wanted: list[str] | None) 
                 output.line(f"step {step}/{run.planned_steps}  {'  '.join(cells)}")
                 shown_to = step
         sys.stdout.flush()
-    output.line(f"run {run_id} is {_pick(store, run_id)[1]}")
+    output.line(f"run {run_id} is {_pick(store, document, run_id)[1]}")
 
 
-def _until_it_ends(store: Store, run_id: int) -> Iterator[tuple[Run, str]]:
+def _until_it_ends(store: Store, document: Path, run_id: int) -> Iterator[tuple[Run, str]]:
     """The run and its status, once a second, the last time after it ended."""
     while True:
-        run, status = _pick(store, run_id)
+        run, status = _pick(store, document, run_id)
         yield run, status
         if status != "running":
             return
         time.sleep(WATCH_INTERVAL_S)
 
 
-def _report(run: Run, status: str, series: Mapping[str, Series], wanted: Sequence[str] | None) -> str:
-    """The whole text: a head line, last and best values, the newest steps."""
+def _report(
+    run: Run,
+    status: str,
+    series: Mapping[str, Series],
+    wanted: Sequence[str] | None,
+    width: int | None = None,
+    height: int | None = None,
+) -> str:
+    """The whole text: a head line, last and best values, the newest steps, the newest one last.
+
+    No line is longer than `width` columns where a metric's name leaves the choice. With `height` there are at most so
+    many lines: the newest steps go first, and only what they show has last and best values.
+    """
     last_step = max((int(curve.steps[-1]) for curve in series.values() if len(curve)), default=0)
     made = f", {run.version}" if run.version else ""
-    head = f"run {run.id} ({run.kind}) is {status}: step {last_step} of {run.planned_steps}{made}"
+    head = wrapped(
+        f"run {run.id} ({run.kind}) is {status}: step {last_step} of {run.planned_steps}{made}", width
+    )
     if not series:
-        return f"{head}\nno metrics yet"
-    summary = [_summary_row(curve) for curve in series.values() if len(curve)]
-    parts = [
-        head,
-        plain_table(("metric", "last", "best", "at step", "unit"), summary, ("last", "best", "at step")),
-    ]
+        return "\n".join([*head, "no metrics yet"])
     columns = _columns(series, wanted)
-    rows = _rows({name: series[name] for name in columns})[-RECENT_STEPS:]
-    table = [
-        (str(step), *(_number(values[name]) if name in values else "" for name in columns))
+    named = [name for name in columns if name in series] if height is not None else list(series)
+    summary = ["", *_summary([series[name] for name in named if len(series[name])], width)]
+    rows = _rows({name: series[name] for name in columns})
+    if len(rows) < 2:  # they are the last values
+        return "\n".join([*head, *summary])
+    room, stacked = RECENT_STEPS, wanted is not None
+    if height is not None:
+        room = height - len(head)
+        if _fitting(rows, columns, stacked, width, room - len(summary)) < min(FEW_STEPS, len(rows)):
+            summary = []
+        stacked = stacked and _fitting(rows, columns, stacked, width, room) > 0
+        room = _fitting(rows, columns, stacked, width, room - len(summary))
+    newest = rows[len(rows) - min(room, len(rows)) :]
+    return "\n".join([*head, *summary, *_newest(newest, columns, stacked, width)])
+
+
+def _summary(curves: Sequence[Series], width: int | None) -> list[str]:
+    """Lines with the last and best value of each metric."""
+    heads, rows = narrowed(
+        ("metric", "last", "best", "at step", "unit"),
+        [_summary_row(curve) for curve in curves],
+        ("unit", "at step", "best"),
+        width,
+    )
+    return plain_table(heads, rows, ("last", "best", "at step")).split("\n")
+
+
+_Rows = list[tuple[int, dict[str, float]]]
+
+
+def _fitting(rows: _Rows, columns: Sequence[str], stacked: bool, width: int | None, height: int) -> int:
+    """How many of the newest steps fit into `height` lines."""
+    tables = sum(not line for line in _newest(rows[-1:], columns, stacked, width))
+    return max(
+        0, (height - 1 - 2 * tables) // tables
+    )  # the title; before each table a blank line, then its head
+
+
+def _newest(rows: _Rows, columns: Sequence[str], stacked: bool, width: int | None) -> list[str]:
+    """Lines with the values of each of these steps, ascending.
+
+    Metrics that have no room beside the others stand in further tables with `stacked`; else they are left out.
+    """
+    if not rows:
+        return []
+    cells = [
+        [str(step), *(_number(values[name]) if name in values else "" for name in columns)]
         for step, values in rows
     ]
-    if len(table) > 1:
-        parts.append(f"the newest {plural(len(table), 'step')}:")
-        parts.append(plain_table(("step", *columns), table, ("step", *columns)))
-    return "\n\n".join(parts)
+    lines = ["", f"the newest {plural(len(rows), 'step')}:"]
+    left = list(columns)
+    while left:
+        table = [[row[0], *(row[1 + columns.index(name)] for name in left)] for row in cells]
+        heads, shown = narrowed(("step", *left), table, left[:0:-1], width)
+        lines += plain_table(heads, shown, heads).split("\n")
+        left = left[len(heads) - 1 :] if stacked else []
+        lines += [""] if left else []
+    return lines
 
 
 def _columns(series: Mapping[str, Series], wanted: Sequence[str] | None) -> list[str]:
@@ -202,7 +276,7 @@ def _best(curve: Series) -> int | None:
     return int(values.argmin()) if np.isfinite(values).any() else None
 
 
-def _rows(series: Mapping[str, Series]) -> list[tuple[int, dict[str, float]]]:
+def _rows(series: Mapping[str, Series]) -> _Rows:
     """The points of several series by step, ascending."""
     rows: dict[int, dict[str, float]] = {}
     for name, curve in series.items():
@@ -212,8 +286,8 @@ def _rows(series: Mapping[str, Series]) -> list[tuple[int, dict[str, float]]]:
 
 
 def _number(value: float) -> str:
-    """Short for people: five significant digits, thousands without decimals."""
-    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.5g}"
+    """Short for people: four significant digits, thousands without decimals."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _csv(series: Mapping[str, Series]) -> str:

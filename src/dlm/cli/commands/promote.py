@@ -36,7 +36,7 @@ def promote(output: Output, document: Path, version: str, reason: str | None, fo
             next_step=typed("dlm", "promote", str(document), version, "--force", "--reason", "…"),
         )
     reason = reason or "by hand"
-    with open_store(document) as store:
+    with open_store(output, document) as store:
         before = store.versions.current_name()
         after = store.versions.promote(version, reason)
     if before == after.name:

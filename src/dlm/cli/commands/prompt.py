@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dlm.cli.extras import require_training
-from dlm.cli.options import device_option, document_argument, version_option
-from dlm.cli.output import Output, clean, is_terminal, json_option, side_by_side
+from dlm.cli.options import FiniteNumber, device_option, document_argument, version_option
+from dlm.cli.output import Output, clean, is_terminal, json_option, side_by_side, typed, waiting
+from dlm.cli.project import warn_of_copy_at
 from dlm.errors import TextError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["prompt"]
 @click.argument("question", required=False)
 @click.option(
     "--temp",
-    type=click.FloatRange(0),
+    type=FiniteNumber("a finite number, 0 or more", lambda value: value >= 0),
     metavar="T",
     default=0.0,
     show_default=True,
@@ -32,7 +33,7 @@ __all__ = ["prompt"]
 )
 @click.option(
     "--top-p",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=FiniteNumber("a number above 0, at most 1", lambda value: 0 < value <= 1),
     metavar="P",
     default=1.0,
     show_default=True,
@@ -48,7 +49,7 @@ __all__ = ["prompt"]
 )
 @click.option(
     "--repetition-penalty",
-    type=click.FloatRange(0, min_open=True),
+    type=FiniteNumber("a finite number above 0", lambda value: value > 0),
     metavar="F",
     default=1.0,
     show_default=True,
@@ -88,10 +89,12 @@ def prompt(
     Without QUESTION, or with -, the question is read from standard input. The answer is streamed to stdout.
     """
     if compare and version:
-        raise UsageError("--compare and --version exclude each other")
-    asked = _read_question(output, question)
+        raise UsageError("--compare and --version exclude each other", next_step="name one of them")
+    asked = _read_question(output, document, question)
     require_training("dlm prompt")
-    from dlm.model import Settings
+    warn_of_copy_at(output, document)
+    with waiting("loading the libraries …"):
+        from dlm.model import Settings
 
     settings = Settings(
         temperature=temp,
@@ -117,7 +120,7 @@ def prompt(
     )
 
 
-def _read_question(output: Output, question: str | None) -> str:
+def _read_question(output: Output, document: Path, question: str | None) -> str:
     """The question from the command line or standard input, outer white space aside.
 
     Raises:
@@ -137,7 +140,9 @@ def _read_question(output: Output, question: str | None) -> str:
     except UnicodeEncodeError as error:
         raise TextError(f"the question is not UTF-8 text: {error}") from None
     if not question.strip():
-        raise UsageError("there is no question", next_step='dlm prompt DOCUMENT "a question"')
+        raise UsageError(
+            "there is no question", next_step=f'{typed("dlm", "prompt", str(document))} "a question"'
+        )
     return question.strip()
 
 
@@ -153,9 +158,10 @@ def _ask(
     shown: bool,
 ) -> dict[str, Any]:
     """One version's answer as `dlm/prompt/1` holds it; `shown` streams it to stdout."""
-    from dlm.workflow.prompt import answer_stream, open_policy
+    with waiting(f"loading {wanted or 'the current version'} …"):
+        from dlm.workflow.prompt import answer_stream, open_policy
 
-    policy, picked = open_policy(document, wanted, device=device)
+        policy, picked = open_policy(document, wanted, device=device)
     if wanted is None and picked.value == "base":
         output.warn(picked.reason)
     whole: Sample | None = None

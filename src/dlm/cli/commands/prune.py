@@ -34,7 +34,7 @@ def prune(output: Output, document: Path, keep_last: int, versions: Sequence[str
 
     The current version, its ancestors and the newest checkpoint of a run that can be resumed always stay.
     """
-    with open_store(document) as store:
+    with open_store(output, document) as store:
         report = store.prune(keep_last, versions=versions, dry_run=dry_run)
         folder = store.folder
     rows = [(item.kind, _short(item.path, folder), size(item.bytes)) for item in report.items]

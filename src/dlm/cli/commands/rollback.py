@@ -25,7 +25,7 @@ __all__ = ["rollback"]
 @json_option
 def rollback(output: Output, document: Path, reason: str) -> None:
     """Go back to the version that was current before. Nothing is removed: promote brings the other one back."""
-    with open_store(document) as store:
+    with open_store(output, document) as store:
         before = store.versions.current_name()
         after = store.versions.rollback(reason)
     output.line(f"{after.name} is current again; before it was {before}")

@@ -11,7 +11,7 @@ import click
 
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, duration, json_option, plural, size, typed
-from dlm.cli.project import Project, find_project, runs_as_they_are
+from dlm.cli.project import Project, find_project, runs_as_they_are, warn_of_copy
 
 if TYPE_CHECKING:
     from dlm.store import Run, Store
@@ -34,6 +34,7 @@ def show(output: Output, document: Path) -> None:
     data: dict[str, Any] = {"document": _document_data(project), **_NOTHING}
     if store is not None:
         with store:
+            warn_of_copy(output, store, document)
             data |= _store_data(store, project)
     _print(output, document, data)
     output.finish(data)
@@ -202,10 +203,12 @@ def _print_versions(output: Output, versions: list[dict[str, Any]]) -> None:
         for version in versions
     ]
     columns = ("version", "state", "parent", "phase", "run", "step", "base", "made", "size")
-    output.table(columns, rows, right=("run", "step", "size"))
+    spare = ("phase", "base", "made", "parent", "step")
+    output.table(columns, rows, right=("run", "step", "size"), spare=spare)
 
 
 def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
+    shown = runs[-SHOWN_RUNS:]
     rows = [
         (
             str(run["id"]),
@@ -216,12 +219,13 @@ def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
             f"{run['steps']}/{run['planned_steps']}",
             NONE if run["train_loss"] is None else f"{run['train_loss']:.4f}",
             run["version"] or NONE,
-            run["message"],
         )
-        for run in runs[-SHOWN_RUNS:]
+        for run in shown
     ]
-    columns = ("run", "kind", "status", "started", "took", "steps", "loss", "version", "message")
-    output.table(columns, rows, right=("run", "took", "steps", "loss"))
+    columns = ("run", "kind", "status", "started", "took", "steps", "loss", "version")
+    spare = ("kind", "started", "took", "version")
+    output.table(columns, rows, right=("run", "took", "steps", "loss"), spare=spare)
+    output.pairs({f"run {run['id']}": run["message"] for run in shown if run["message"]})
     if len(runs) > SHOWN_RUNS:
         output.line(f"and {plural(len(runs) - SHOWN_RUNS, 'earlier run')}: --json has them all")
 
