@@ -6,6 +6,7 @@ What they learn is for tests/e2e; here a few steps are enough.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ def test_train_tells_before_during_and_after(dlm: Dlm, document: Path) -> None:
     assert result.stdout.startswith("v0001 is current: run 1, 2 steps in ")
     assert "probes          0 of 1 answered exactly" in result.stdout
     assert "dlm prompt 'my notes.dlm'" in result.stdout
+
+
+def test_train_says_what_was_current_before_and_how_to_go_back(dlm: Dlm, document: Path) -> None:
+    assert "before it was" not in dlm("train", str(document), "--max-steps", "1").stdout
+    text = dlm("train", str(document), "--max-steps", "1").stdout
+    assert "v0002 is current: run 2, 1 step in " in text
+    first = dlm.json("metrics", str(document), "--run-id", "1")["data"]["metrics"]["train_loss"]["last"]
+    assert f"  before it was   v0001 (loss {first:.4f}): dlm rollback 'my notes.dlm'\n" in text
+    dlm("rollback", str(document))
+    assert "v0001 (loss" in dlm("train", str(document), "--max-steps", "1").stdout
+
+
+def test_prompt_and_export_of_a_copy_warn(dlm: Dlm, trained: str) -> None:
+    shutil.copy(trained, "copy.dlm")
+    envelope = dlm.json("prompt", "copy.dlm", "Why?", "--max-new-tokens", "1")
+    assert "dlm init --new-id copy.dlm" in envelope["warnings"][0]
+    assert "two documents" in dlm("export", "copy.dlm", "--to", "out").stderr
 
 
 def test_train_json(dlm: Dlm, document: Path) -> None:

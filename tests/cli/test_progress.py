@@ -7,6 +7,7 @@ import os
 import pty
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -97,6 +98,53 @@ def test_the_preflight_shows_values_with_their_reasons(briefing: Any) -> None:
     assert "1 row" in items["left out"]
 
 
+def with_rows(briefing: Any, **changes: Any) -> str:
+    preflight = replace(briefing.preflight, **changes)
+    return str(briefing_items(replace(briefing, preflight=preflight))["rows"]).splitlines()[0]
+
+
+def test_rows_are_counted_without_those_left_out(briefing: Any) -> None:
+    from dlm.training.examples import SkippedRow
+
+    (skipped,) = briefing.preflight.skipped
+    probe = SkippedRow(replace(skipped.row, probe=True), "3,000 tokens")
+    trained = replace(briefing.preflight.plan, n_examples=38)
+    two = {"split_prose": 0, "rows": {"train": 40, "validation": 4, "probes": 3}, "plan": trained}
+    assert with_rows(briefing, **two, skipped=[skipped] * 3 + [probe]) == (
+        "train 38, validation 3, probes 2; 4 left out"
+    )
+    alone = {"rows": {"train": 12, "validation": 0, "probes": 0}, "skipped": [skipped]}
+    assert with_rows(briefing, **alone) == "train 11; 1 left out"
+    assert with_rows(briefing) == "train 40, validation 4; 1 of them left out"
+    assert with_rows(briefing, skipped=[]) == "train 40, validation 4"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "text"),
+    [(1.0, "1 epoch"), (20.0, "20 epochs"), (1 / 23, "0.043 epochs"), (123.25, "123.2 epochs")],
+)
+def test_epochs_are_counted_in_short_numbers(briefing: Any, epochs: float, text: str) -> None:
+    from dlm.recipe import Choice
+
+    preflight = replace(briefing.preflight, epochs=Choice(epochs, "why"))
+    assert f": {text} (why)" in briefing_items(replace(briefing, preflight=preflight))["steps"]
+
+
+def test_a_resumed_run_names_only_the_knobs_that_are_not_at_their_defaults(briefing: Any) -> None:
+    resolved = briefing.resolved
+    resumed = replace(resolved, origins=dict.fromkeys(resolved.origins, "as the run began"))
+    knobs = briefing_items(replace(briefing, resolved=resumed))["knobs"]
+    assert knobs == "as the run began:\nseed 3"
+
+
+def test_the_word_on_stopping_is_true_at_any_moment(capfd: pytest.CaptureFixture[str]) -> None:
+    TrainProgress(Output("train", as_json=False)).stopping()
+    said = " ".join(capfd.readouterr().err.split())
+    assert said == (
+        "stopping as soon as the step in hand is done; what is trained so far is kept; Ctrl-C again ends at once"
+    )
+
+
 def test_a_short_run_shows_every_step(briefing: Any, capsys: pytest.CaptureFixture[str]) -> None:
     with TrainProgress(Output("train", as_json=True)) as view:
         run(view, briefing, total=3)
@@ -157,8 +205,6 @@ def test_a_reader_of_remarks_that_leaves_ends_nothing(briefing: Any, monkeypatch
 def test_a_resumed_run_counts_its_time_from_where_it_went_on(
     briefing: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("time.monotonic", lambda: clock.now)
     with TrainProgress(Output("train", as_json=False)) as view:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
     from rich.status import Status
 
+    from dlm.training import Preflight
     from dlm.workflow.train import Briefing
 
 __all__ = ["TrainProgress", "briefing_items"]
 
 PLAIN_LINES = 20  # about as many as a run prints where stderr is no terminal
+ROOMY = 70  # columns that the live line takes with everything in it
 
 
 class TrainProgress:
@@ -36,6 +38,7 @@ class TrainProgress:
         self._status: Status | None = None
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._narrow = False  # a terminal without room for everything in one line
         self._first_step = 0  # the step this invocation starts after: a resumed run must not flatter its ETA
         # Step and time that the ETA counts from: the end of the first step, which also pays for memory and kernels.
         self._timed_from: tuple[int, float] | None = None
@@ -46,6 +49,7 @@ class TrainProgress:
             from rich.console import Console
 
             self._console = console = Console(stderr=True, highlight=False)
+            self._narrow = console.width < ROOMY
             self._wait("loading the libraries and the base …")
             self._output.aside = lambda text: _print_above(console, text)
         return self
@@ -102,11 +106,15 @@ class TrainProgress:
 
     def stopping(self) -> None:
         """Called from a signal handler: one unbuffered write, whatever the live line is doing."""
-        os.write(2, b"\nstopping after this step, with a checkpoint; Ctrl-C again ends at once\n")
+        os.write(
+            2,
+            b"\nstopping as soon as the step in hand is done; what is trained so far is kept;\n"
+            b"Ctrl-C again ends at once\n",
+        )
 
     def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
         parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
-        if "tokens_per_second" in values:
+        if "tokens_per_second" in values and not self._narrow:
             parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
         now = time.monotonic()
         if self._timed_from is None:
@@ -127,7 +135,7 @@ class TrainProgress:
         self._bar = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),
-            BarColumn(bar_width=30),
+            BarColumn(bar_width=max(1, min(30, self._console.width - 60 if self._console else 30))),
             TextColumn("{task.fields[text]}", markup=False),
             console=self._console,
         )
@@ -163,23 +171,19 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
     preflight, plan = briefing.preflight, briefing.preflight.plan
     sections = ", ".join(f"{count} {kind}" for kind, count in briefing.sections.items() if count)
     share = preflight.trainable_parameters / max(preflight.total_parameters, 1)
-    recipe, origins = briefing.resolved.recipe, briefing.resolved.origins
-    settled = {name: origin for name, origin in origins.items() if origin != "default"}
     items = {
         "document": f"{clean(str(briefing.document))}: sections {sections or 'none'}",
         "base": f"{briefing.base}, {preflight.total_parameters:,} parameters, "
         f"{preflight.trainable_parameters:,} trained ({share:.1%})",
         "device": f"{briefing.device.value} ({briefing.device.reason}), "
         f"{briefing.dtype.value} ({briefing.dtype.reason})",
-        "rows": ", ".join(f"{name} {count:,}" for name, count in preflight.rows.items() if count)
-        + (f"\n{preflight.split_reason}" if preflight.split_reason else ""),
+        "rows": _rows(preflight) + (f"\n{preflight.split_reason}" if preflight.split_reason else ""),
         "tokens": f"{preflight.tokens_min:,} to {preflight.tokens_max:,} in a row, median "
         f"{preflight.tokens_median:,}, {preflight.tokens_total:,} in all; "
         f"room for {preflight.max_len.value:,} ({preflight.max_len.reason})",
-        "steps": f"{plan.total_steps:,} of {plural(plan.rows_per_step, 'row')}: {preflight.epochs.value:g} epochs "
+        "steps": f"{plan.total_steps:,} of {plural(plan.rows_per_step, 'row')}: {_epochs(preflight.epochs.value)} "
         f"({preflight.epochs.reason}); micro-batch {preflight.micro.value} ({preflight.micro.reason})",
-        "knobs": "\n".join(f"{name} {getattr(recipe, name)}  ({origin})" for name, origin in settled.items())
-        or "all at their defaults",
+        "knobs": _knobs(briefing),
         "estimate": f"{duration(briefing.estimate.seconds)}, {briefing.estimate.peak_memory_mb:,.0f} MB of memory",
     }
     if preflight.split_prose:
@@ -189,3 +193,43 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
     if preflight.skipped:
         items["left out"] = f"{plural(len(preflight.skipped), 'row')}, listed below"
     return items
+
+
+def _rows(preflight: Preflight) -> str:
+    """How many rows go where, without those that are left out."""
+    counts = dict.fromkeys(("train", "validation", "probes"), 0) | dict(preflight.rows)
+    skipped = [one.row for one in preflight.skipped]
+    lost = sum(not row.probe for row in skipped)
+    if lost and preflight.split_prose and counts["validation"]:
+        # Texts were split into windows, so the number of examples does not tell which part lost its rows.
+        return f"{_counts(counts)}; {len(skipped):,} of them left out"
+    in_training = lost if preflight.split_prose else counts["train"] - preflight.plan.n_examples
+    counts["train"] -= in_training
+    counts["validation"] -= lost - in_training
+    counts["probes"] -= len(skipped) - lost
+    return _counts(counts) + (f"; {len(skipped):,} left out" if skipped else "")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
+
+
+def _epochs(epochs: float) -> str:
+    """`1 epoch`, `20 epochs`, `1.5 epochs`, `0.043 epochs`."""
+    if epochs == int(epochs):
+        return plural(int(epochs), "epoch")
+    return f"{epochs:,.1f} epochs" if epochs >= 1 else f"{epochs:.2g} epochs"
+
+
+def _knobs(briefing: Briefing) -> str:
+    """The knobs that are not at their defaults, one a line, each with where its value comes from."""
+    recipe, origins = briefing.resolved.recipe, briefing.resolved.origins
+    shared, *others = set(origins.values())
+    if not others and shared != "default":  # a resumed run has all its knobs from one place
+        defaults = type(recipe).model_validate({})
+        changed = [name for name in origins if getattr(recipe, name) != getattr(defaults, name)]
+        return "\n".join([f"{shared}:", *(f"{name} {getattr(recipe, name)}" for name in changed)])
+    settled = [
+        f"{name} {getattr(recipe, name)}  ({why})" for name, why in origins.items() if why != "default"
+    ]
+    return "\n".join(settled) or "all at their defaults"

@@ -10,7 +10,7 @@ import click
 
 from dlm.cli.commands.train import report_data
 from dlm.cli.extras import require_training
-from dlm.cli.output import Output, duration, json_option, typed
+from dlm.cli.output import Output, duration, json_option, plural, typed
 from dlm.cli.progress import TrainProgress
 
 if TYPE_CHECKING:
@@ -59,10 +59,12 @@ def _tell(output: Output, report: DemoReport) -> None:
     total = len(report.after)
     output.heading("What happened")
     output.line(
-        f"1. {path} {'was written' if report.created else 'was there already'}: {total} questions with answers."
+        f"1. {path} {'was written' if report.created else 'was there already'}: {plural(total, 'question')} with answers."
     )
     output.line(f"2. The base alone answered {before} of {total} exactly.")
-    output.line(f"3. Training took {run.steps} steps in {duration(run.elapsed_s)} and made {run.version}.")
+    output.line(
+        f"3. Training took {plural(run.steps, 'step')} in {duration(run.elapsed_s)} and made {run.version}."
+    )
     output.line(f"4. {run.version} answered {after} of {total} exactly.")
     pairs = list(zip(report.before, report.after, strict=True))
     changed = [pair for pair in pairs if not pair[0].exact and pair[1].exact] or pairs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,12 +14,15 @@ from dlm.cli.extras import require_training
 from dlm.cli.options import device_option, document_argument
 from dlm.cli.output import Output, duration, json_option, plural, typed
 from dlm.cli.progress import TrainProgress
+from dlm.cli.project import find_project
 from dlm.errors import UsageError
 
 if TYPE_CHECKING:
     from dlm.workflow.train import TrainReport
 
-__all__ = ["print_report", "report_data", "train"]
+__all__ = ["report_data", "train"]
+
+LAST_TENTH = 0.1  # of the steps: what a report's `smoothed_loss` is the mean of
 
 
 @click.command()
@@ -76,6 +80,7 @@ def train(
     """
     knobs = _knobs(assignments, max_steps=max_steps, seed=seed)
     require_training("dlm train")
+    dlm_id = find_project(document).dlm_id
     with TrainProgress(output) as view:
         from dlm.workflow.train import TrainOptions
         from dlm.workflow.train import train as run_training
@@ -84,7 +89,7 @@ def train(
             phase=phase, knobs=knobs, rows_files=rows_files, resume=resume, fresh=fresh, device=device
         )
         report = run_training(document, options, view)
-    print_report(output, document, report)
+    _print_report(output, document, report, _previous(dlm_id, report.version))
     output.finish(report_data(document, report))
 
 
@@ -101,17 +106,21 @@ def _knobs(assignments: Sequence[str], **flags: Any) -> dict[str, Any]:
     for name, value in [*map(parse_assignment, assignments), *stated]:
         if name in knobs and str(knobs[name]) != str(value):
             raise UsageError(
-                f"{name} is given two values: {knobs[name]} and {value}", next_step="name it once"
+                f"{name} is given two values: {knobs[name]} and {value}",
+                next_step=f"name it once, as in --set {name}={value}",
             )
         knobs[name] = value
     return knobs
 
 
-def print_report(output: Output, document: Path, report: TrainReport) -> None:
-    """The summary at the end of a run, and what to type next."""
+def _print_report(
+    output: Output, document: Path, report: TrainReport, previous: tuple[str, float] | None
+) -> None:
+    """The summary at the end of a run, and what to type next; `previous` is what was current before, and its loss."""
     state = "is current" if report.promoted else "is kept, not promoted"
     output.heading(
-        f"{report.version} {state}: run {report.run_id}, {report.steps} steps in {duration(report.elapsed_s)}"
+        f"{report.version} {state}: run {report.run_id}, {plural(report.steps, 'step')} "
+        f"in {duration(report.elapsed_s)}"
     )
     last = report.last
     items = {"training loss": f"{report.smoothed_loss:.4f} (mean of the last tenth of the steps)"}
@@ -127,6 +136,9 @@ def print_report(output: Output, document: Path, report: TrainReport) -> None:
         exact = sum(pair.after.exact for pair in report.probes)
         before = sum(pair.before.exact for pair in report.probes)
         items["probes"] = f"{exact} of {len(report.probes)} answered exactly (the base: {before})"
+    if previous is not None:
+        version, loss = previous
+        items["before it was"] = f"{version} (loss {loss:.4f}): {typed('dlm', 'rollback', str(document))}"
     output.pairs(items)
     for pair in report.probes:
         output.line()
@@ -136,6 +148,26 @@ def print_report(output: Output, document: Path, report: TrainReport) -> None:
     output.line()
     output.line(f'next: {typed("dlm", "prompt", str(document))} "…"')
     output.line(f"      {typed('dlm', 'metrics', str(document), '--run-id', str(report.run_id))}")
+
+
+def _previous(dlm_id: str, version: str) -> tuple[str, float] | None:
+    """The version that was current before this one, with its training loss at the end, measured as `smoothed_loss` is.
+
+    None where there was none, or its files are gone and nobody can go back.
+    """
+    from dlm.store import Home
+
+    store = Home.open().find(dlm_id)
+    if store is None:
+        return None
+    with store:
+        moves = [move for move in store.versions.promotions() if move.version == version]
+        name = moves[-1].previous if moves else None
+        previous = store.versions.get(name) if name else None
+        if previous is None or previous.removed_at:
+            return None
+        losses = store.metrics.read(previous.run_id, ["train_loss"]).get("train_loss")
+        return previous.name, losses.tail_mean(LAST_TENTH) if losses is not None else math.nan
 
 
 def report_data(document: Path, report: TrainReport) -> dict[str, Any]:
