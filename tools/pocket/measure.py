@@ -280,6 +280,7 @@ def main() -> None:
     write_report(
         "pocket",
         measurement.rows,
+        command="python -m tools.pocket.measure",
         parameters=sum(p.numel() for p in measurement.policy.model.parameters()),
         threads=given.threads,
         seconds=round(time.monotonic() - began),
