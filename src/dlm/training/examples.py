@@ -248,7 +248,7 @@ def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Ro
         return (
             usable,
             [],
-            f"{len(usable)} rows are fewer than {MIN_ROWS_FOR_VALIDATION}: every row is trained on, nothing is held out",
+            f"fewer than {MIN_ROWS_FOR_VALIDATION} rows: every row is trained on, nothing is held out",
         )
     held_out = {row.key for row in usable if int(row.key[:16], 16) / 2**64 < fraction}
     if not held_out:

@@ -6,6 +6,7 @@ version, training moves the adapter, evaluation answers the probes. The caller w
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -283,7 +284,7 @@ class _Job:
         if gated:
             self.view.warn(
                 f"the document declares a gate, and this version of dlm cannot evaluate one: {published} is kept, not promoted; "
-                f"dlm promote {self.path} {published} --force --reason … makes it current"
+                f"{shlex.join(['dlm', 'promote', str(self.path), published])} --force --reason … makes it current"
             )
         return TrainReport(
             run_id=run.id,
