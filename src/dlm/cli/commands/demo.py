@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["demo"]
 
 SHOWN = 3  # answers of the story; all of them are in --json
+MOST_SHOWN = 160  # characters of an answer
 
 
 @click.command()
@@ -70,7 +74,8 @@ def _tell(output: Output, report: DemoReport) -> None:
     changed = [pair for pair in pairs if not pair[0].exact and pair[1].exact] or pairs
     for earlier, later in changed[:SHOWN]:
         output.line()
-        output.pairs({"question": later.prompt, "base": earlier.answer, run.version: later.answer})
+        answers = {"base": _shown(earlier.answer), run.version: _shown(later.answer)}
+        output.pairs({"question": later.prompt, **answers})
     output.line()
     output.heading("The same by hand")
     again = str(path.with_name("again.dlm"))
@@ -88,7 +93,16 @@ def _tell(output: Output, report: DemoReport) -> None:
         ),
         ("show", str(path)),
     ]
+    if shutil.which("dlm") is None:  # as after `make demo`, where only the Makefile knows the environment
+        activate = Path(sys.prefix) / "bin" / "activate"
+        output.line(f"  {typed('source', os.path.relpath(activate))}")
     for words in commands:
         output.line(f"  {typed('dlm', *words)}")
     output.line()
     output.line(f"All of it took {duration(report.elapsed_s)}.")
+
+
+def _shown(answer: str) -> str:
+    """An answer as far as the story needs it: an untrained base may go on and on."""
+    more = len(answer) - MOST_SHOWN
+    return answer if more <= 0 else f"{answer[:MOST_SHOWN]} … ({more:,} more characters)"
