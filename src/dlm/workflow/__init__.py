@@ -1,0 +1,1 @@
+"""Workflow: what combines rooms. Each module is one job (`train`, `prompt`, `export`, `demo`); import the one you need."""
