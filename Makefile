@@ -48,7 +48,7 @@ quick: install-dev  ## while working (≤ 90 seconds): no subprocess that loads 
 	DLM_TEST_EXAMPLES=100 $(BIN)/pytest -m 'not slow and not gpu and not process' -x
 
 slow: install-dev  ## by hand before a release; its log is committed under bench/results
-	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m slow -v 2>&1 | tee bench/results/slow.log
+	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m slow --no-header -vv --durations=3 2>&1 | tee bench/results/slow.log
 
 lint: install-dev  ## format, lint, types, floors
 	$(BIN)/ruff format --check .

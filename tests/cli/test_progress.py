@@ -48,7 +48,7 @@ def briefing() -> Any:
     )
     resolved = resolve(Recipe(), {}, {"seed": 3})
     estimate = Estimate(61.0, 512.0)
-    device = Choice("cpu", "no GPU"), Choice("fp32", "exact")
+    device = Choice("cpu", "no GPU"), Choice("fp32", "exact"), Choice(1, "small")
     return Briefing(
         1,
         0,

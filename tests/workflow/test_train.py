@@ -364,7 +364,7 @@ def test_named_adapters_are_refused_at_their_line(make_document: Make, view: Any
     with pytest.raises(UsageError, match="'tone'") as fault:
         train(document, options(), view)
     line = document.read_text(encoding="utf-8").splitlines().index("::instruction#tone::") + 1
-    assert fault.value.where == f"{document}:{line}"
+    assert fault.value.where == f"{document}:{line}:1"
 
 
 @pytest.mark.parametrize("architecture", ["llama", "qwen2"])  # head and embedding one tensor; two

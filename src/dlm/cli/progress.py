@@ -176,7 +176,12 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
         "base": f"{briefing.base}, {preflight.total_parameters:,} parameters, "
         f"{preflight.trainable_parameters:,} trained ({share:.1%})",
         "device": f"{briefing.device.value} ({briefing.device.reason}), "
-        f"{briefing.dtype.value} ({briefing.dtype.reason})",
+        f"{briefing.dtype.value} ({briefing.dtype.reason})"
+        + (
+            f", {plural(briefing.threads.value, 'thread')} ({briefing.threads.reason})"
+            if briefing.device.value == "cpu"
+            else ""
+        ),
         "rows": _rows(preflight) + (f"\n{preflight.split_reason}" if preflight.split_reason else ""),
         "tokens": f"{preflight.tokens_min:,} to {preflight.tokens_max:,} in a row, median "
         f"{preflight.tokens_median:,}, {preflight.tokens_total:,} in all; "

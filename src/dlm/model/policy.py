@@ -16,7 +16,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from dlm.bases import BaseSpec
 from dlm.errors import BaseModelError, ContextLengthError
 from dlm.model.chat import Chat
-from dlm.model.device import DTYPES, choose_device, choose_dtype
+from dlm.model.device import DTYPES, choose_device, choose_dtype, choose_threads
 from dlm.model.fingerprint import fingerprint_folder
 from dlm.model.source import (
     ModelFolder,
@@ -43,7 +43,7 @@ class Policy:
         model: the transformers model, or a PeftModel around it when an adapter was given; in eval mode.
         tokenizer: as the base brings it.
         chat: the renderer of every prompt and answer.
-        device, dtype: each with its reason; dtype is fp32, bf16 or fp16.
+        device, dtype, threads: each with its reason; dtype is fp32, bf16 or fp16, threads are the CPU's.
         context_length: prompt and answer together, in tokens.
         fingerprint: identity of the base (see `fingerprint_folder`).
         adapter: the adapter's folder, or None.
@@ -57,6 +57,7 @@ class Policy:
     chat: Chat
     device: Choice[str]
     dtype: Choice[str]
+    threads: Choice[int]
     context_length: int
     fingerprint: str
     adapter: Path | None
@@ -88,7 +89,7 @@ def load_policy(
     system_prompt: str | None = None,
     trainable: bool = False,
 ) -> Policy:
-    """Load a base, and an adapter on it.
+    """Load a base, and an adapter on it. Sets the number of threads that torch computes with in this process.
 
     Args:
         spec: the base.
@@ -116,6 +117,8 @@ def load_policy(
     with readable_faults(f"the chat template of {spec.name} cannot be used"), _rust_faults(spec.name):
         chat = Chat(tokenizer, system_prompt, extra_stop_ids=_listed_ends(model))
     model.requires_grad_(False)
+    threads = choose_threads(model.num_parameters())
+    torch.set_num_threads(threads.value)
     if adapter is not None:
         model = _load_adapter(model, adapter, fingerprint, spec.name, trainable=trainable)
     with readable_faults(f"{spec.name} does not fit on {where.value}", "--device cpu, or a smaller base"):
@@ -123,7 +126,9 @@ def load_policy(
     model.eval()
     _try_out(model, spec.name)
     notes = tuple(note for note in (*chat.notes, context_note) if note)
-    return Policy(spec, folder, model, tokenizer, chat, where, dtype, context, fingerprint, adapter, notes)
+    return Policy(
+        spec, folder, model, tokenizer, chat, where, dtype, threads, context, fingerprint, adapter, notes
+    )
 
 
 @contextmanager

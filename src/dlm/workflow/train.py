@@ -21,7 +21,7 @@ from dlm.document import Document, load
 from dlm.errors import BaseModelError, InterruptedRunError, TrainingError, UsageError
 from dlm.evaluation import Question, answer_all
 from dlm.model import Policy, load_policy
-from dlm.recipe import Recipe, ResolvedRecipe, resolve
+from dlm.recipe import Choice, Recipe, ResolvedRecipe, resolve
 from dlm.store import Home, MetricWriter, Run, RunSpec, Store, VersionSpec
 from dlm.training import (
     Estimate,
@@ -162,8 +162,8 @@ class _Job:
         resuming.require_same_rows(run, self.rows, self.path)
         resolved = resuming.same_recipe(run, self.resolved, self.path)
         resuming.warn_of_other_libraries(run, _library_versions(), self.view)
-        torch.set_num_threads(run.threads)  # another number of threads takes sums in another order
         policy = self._load(facts.dtype, self.options.device)
+        torch.set_num_threads(run.threads)  # another number of threads takes sums in another order
         if policy.device.value != facts.device:
             self.view.warn(
                 f"run {run.id} began on {facts.device} and goes on on {policy.device.value}: not bit for bit"
@@ -243,6 +243,7 @@ class _Job:
             self.spec.name,
             policy.device,
             policy.dtype,
+            Choice(run.threads, "as the run began") if progress.step else policy.threads,
             _count_sections(self.document),
             resolved,
             prepared.preflight,

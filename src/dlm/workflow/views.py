@@ -36,6 +36,7 @@ class Briefing:
     base: str
     device: Choice[str]
     dtype: Choice[str]
+    threads: Choice[int]
     sections: Mapping[str, int]
     resolved: ResolvedRecipe
     preflight: Preflight

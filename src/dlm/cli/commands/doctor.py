@@ -111,7 +111,8 @@ def _outlook(complete: bool, device: dict[str, Any] | None) -> list[str]:
         return [
             f"train, prompt and export compute on {device['device']}: {device['device_reason']}",
             f"weights are {device['dtype']}: {device['dtype_reason']}",
-            f"sums run on {plural(device['threads'], 'thread')}; OMP_NUM_THREADS changes that",
+            f"a CPU computes on {plural(device['threads'], 'thread')}, and on one for a base as small as pocket; "
+            "OMP_NUM_THREADS changes both",
         ]
     if complete:
         return ["train, prompt and export will not run until torch can be imported"]
