@@ -45,7 +45,7 @@ test: install-dev lint  ## everything that CI runs (≤ 15 minutes)
 	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m 'not slow and not gpu'
 
 quick: install-dev  ## while working (≤ 90 seconds): no subprocess that loads torch
-	DLM_TEST_EXAMPLES=100 $(BIN)/pytest -m 'not slow and not gpu and not process' -x
+	DLM_TEST_EXAMPLES=100 $(BIN)/pytest -m 'not slow and not gpu and not process and not big' -x
 
 slow: install-dev  ## by hand before a release; its log is committed under bench/results
 	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m slow --no-header -vv --durations=3 2>&1 | tee bench/results/slow.log

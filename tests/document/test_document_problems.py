@@ -484,6 +484,7 @@ def test_hostile_yaml_is_refused_quickly(header: str) -> None:
     assert len(found) < 60
 
 
+@pytest.mark.big
 @pytest.mark.parametrize(
     "body",
     [

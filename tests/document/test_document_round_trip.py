@@ -154,6 +154,7 @@ def test_what_no_text_file_can_hold_is_refused_as_such(text: str) -> None:
         render_instruction([(text, "a")])
 
 
+@pytest.mark.big
 def test_a_megabyte_of_code_fences_is_written_in_linear_time() -> None:
     text = "".join(f"{'`' * (3 + index % 60)}x\n" for index in range(40_000))
     document = parse(HEADER)
