@@ -60,6 +60,7 @@ bench: install-dev  ## benchmarks; results land in bench/results
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/document.py
 	$(BIN)/python bench/store.py
+	$(BIN)/python bench/threads.py
 
 pocket: install-dev  ## make the embedded base anew (≤ 90 minutes on two cores), then measure it
 	$(BIN)/python -m tools.pocket.train

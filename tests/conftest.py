@@ -6,8 +6,8 @@ import os
 
 from hypothesis import HealthCheck, settings
 
-# Models of a few thousand parameters gain nothing from threads, and beside another job a team of threads that waits for
-# its slowest member was 40 times slower. Subprocesses inherit it.
+# Models of a few thousand parameters gain nothing from threads, and beside another job a team of threads waits for its
+# slowest member at every small product. Subprocesses inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

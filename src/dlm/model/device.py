@@ -87,8 +87,9 @@ def choose_dtype(precision: str | None, device: str) -> Choice[str]:
 def choose_threads(parameters: int) -> Choice[int]:
     """How many threads the CPU's matrix products use.
 
-    On the embedded base a second thread made training 1.15 times as fast on an idle machine, and forty times as slow
-    where another job held one of two cores: a team waits for its slowest member at every small product.
+    On the embedded base and two cores, a second thread took .75 of one thread's time alone and 2.3 times it beside a job
+    that kept one core busy (`bench/threads.py`): a team waits for its slowest member at every small product. The safe
+    choice costs little.
     """
     if os.environ.get("OMP_NUM_THREADS"):
         return Choice(torch.get_num_threads(), "OMP_NUM_THREADS")
