@@ -16,7 +16,16 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from dlm.errors import UsageError
 
-__all__ = ["Choice", "Recipe", "ResolvedRecipe", "nearest", "parse_assignment", "resolve"]
+__all__ = [
+    "Choice",
+    "PreferenceRecipe",
+    "Recipe",
+    "ResolvedRecipe",
+    "RewardRecipe",
+    "nearest",
+    "parse_assignment",
+    "resolve",
+]
 
 T = TypeVar("T")
 
@@ -104,7 +113,79 @@ class Recipe(BaseModel):
         None, ge=1, description="steps between checkpoints; unset = at every validation"
     )
     keep_last: int = Field(3, ge=1, description="checkpoints kept per run, the newest ones")
+    keep_best: bool = Field(
+        False,
+        description="also keep the checkpoint that scored best on held-out rows, and make the version of it",
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="stop after this many validations without a better one; unset = never"
+    )
+    layout: Literal["auto", "plain", "packed", "shared", "packed_shared"] = Field(
+        "auto",
+        description="how rows become a batch: padded rows, rows packed end to end, prompts encoded once for all their "
+        "answers, or both; auto = the fastest one that this base computes right",
+    )
+    matmul: Literal["auto", "fp32", "fast", "bf16"] = Field(
+        "auto",
+        description="kernels of the frozen layers' products on CPU: torch's own, the fastest in full fp32, or bf16 "
+        "inputs with fp32 sums; auto = the fastest in full fp32",
+    )
     seed: int = Field(42, ge=0, lt=2**63, description="seed of row order, dropout and adapter initialisation")
+
+
+class PreferenceRecipe(BaseModel):
+    """Knobs of the preference phase beside those of `Recipe`, whose learning rate and epochs these replace."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    method: Literal["dpo", "orpo", "simpo"] = Field(
+        "dpo", description="dpo (arXiv 2305.18290), orpo (arXiv 2403.07691) or simpo (arXiv 2405.14734)"
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo", "ipo_sum", "robust"] = Field(
+        "sigmoid",
+        description="DPO's loss; ipo divides log-ratios by the answer's length, ipo_sum is the paper's form with sums",
+    )
+    reference: Literal["pre_adapter", "base"] = Field(
+        "pre_adapter", description="DPO's reference: the version this phase starts from, or the base alone"
+    )
+    beta: float = Field(
+        0.1, gt=0, description="DPO: how strongly the reference holds the policy back; SimPO: scale"
+    )
+    alpha: float = Field(0.1, ge=0, description="ORPO: weight of the odds-ratio term")
+    gamma: float = Field(0.5, ge=0, description="SimPO: margin that the chosen answer's reward must keep")
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=0.5,
+        description="DPO sigmoid and robust: share of pairs taken to be labelled the wrong way",
+    )
+    sft_weight: float = Field(
+        0.0, ge=0, description="weight of the chosen answers' mean token loss, added to guard facts"
+    )
+    learning_rate: float = Field(5e-6, gt=0, le=10, description="peak learning rate of the preference phase")
+    num_epochs: int = Field(1, ge=1, description="passes over the pairs")
+    min_margin: float = Field(
+        0.0, ge=0, description="pairs whose two scores differ by less are left out; pairs without scores stay"
+    )
+    include_mined: bool = Field(True, description="train on pairs that were mined, too")
+
+
+class RewardRecipe(BaseModel):
+    """Knobs of the reward phase beside those of `Recipe`, whose learning rate and epochs these replace."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    center: float = Field(
+        0.01,
+        ge=0,
+        description="weight of the mean squared sum of a pair's scores, which centres them (arXiv 2312.09244)",
+    )
+    learning_rate: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the reward phase")
+    num_epochs: int = Field(1, ge=1, description="passes over the pairs")
+    min_margin: float = Field(
+        0.0, ge=0, description="two scored answers to one prompt make a pair when their scores differ by more"
+    )
+    include_mined: bool = Field(True, description="train on pairs that were mined, too")
 
 
 @dataclass(frozen=True)
