@@ -147,6 +147,22 @@ def test_rows_file_shapes_and_faults(tmp_path: Path) -> None:
         read_rows_file(tmp_path / "absent.jsonl")
 
 
+def test_a_system_message_in_a_rows_file_must_be_the_documents_own(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    turns = [("system", "Be brief."), ("user", "u"), ("assistant", "v")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    file.write_text(json.dumps({"messages": messages}), encoding="utf-8")
+    assert [(row.prompt, row.text) for row in read_rows_file(file, "Be brief.")] == [("u", "v")]
+    with pytest.raises(DocumentError, match="system_prompt"):
+        read_rows_file(file)
+
+
+def test_an_answer_without_tokens_is_listed() -> None:
+    encoded = encode([chat_row("q", "  \n"), chat_row("q", "")], ByteChat(), 64)
+    assert not encoded.examples
+    assert [skipped.kind for skipped in encoded.skipped] == ["empty", "empty"]
+
+
 def test_a_named_adapter_is_refused_with_its_line() -> None:
     with pytest.raises(UsageError) as fault:
         rows_of_document(parse(HEADER + "::instruction#tone::\n### Q\nOne?\n### A\nYes.\n"))

@@ -2,7 +2,27 @@
 
 from dlm.training import checkpoints
 from dlm.training.examples import Row, data_hash, read_rows_file, rows_of_document
+from dlm.training.findings import Finding, pair_findings, row_findings, surface_findings
 from dlm.training.loop import LoopResult, Observer, Plan, make_optimizer, require_finite
+from dlm.training.pair_files import (
+    Scalar,
+    ScalarCounts,
+    pairs_from_scalars,
+    read_pairs_file,
+    read_scalars_file,
+)
+from dlm.training.pairs import (
+    EncodedPairs,
+    Pair,
+    PairExample,
+    Selection,
+    SkippedPair,
+    encode_pairs,
+    pairs_hash,
+    pairs_of_document,
+    select_pairs,
+    split_pairs,
+)
 from dlm.training.phases import (
     Estimate,
     Preflight,
@@ -15,22 +35,41 @@ from dlm.training.phases import (
 )
 
 __all__ = [
+    "EncodedPairs",
     "Estimate",
+    "Finding",
     "LoopResult",
     "Observer",
+    "Pair",
+    "PairExample",
     "Plan",
     "Preflight",
     "Prepared",
     "Row",
+    "Scalar",
+    "ScalarCounts",
+    "Selection",
+    "SkippedPair",
     "add_adapter",
     "checkpoints",
     "data_hash",
+    "encode_pairs",
     "estimate",
     "make_optimizer",
+    "pair_findings",
+    "pairs_from_scalars",
+    "pairs_hash",
+    "pairs_of_document",
     "prepare_sft",
+    "read_pairs_file",
     "read_rows_file",
+    "read_scalars_file",
     "require_finite",
+    "row_findings",
     "rows_of_document",
     "score_held_out",
+    "select_pairs",
+    "split_pairs",
+    "surface_findings",
     "train_sft",
 ]

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 from dlm.document import Document, gather_sources
-from dlm.errors import DocumentError, Problem, UsageError
+from dlm.errors import UsageError
+from dlm.training.json_lines import LineError, known_fields, one_turn, read_json_lines, text_of
 
 __all__ = [
     "Encoded",
@@ -25,13 +25,17 @@ __all__ = [
     "SkippedRow",
     "data_hash",
     "encode",
+    "hold_out",
+    "origin_of",
     "read_rows_file",
+    "refuse_named_adapters",
     "rows_of_document",
     "split_rows",
 ]
 
 MIN_ROWS_FOR_VALIDATION = 20
-_UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,16 @@ class Example:
     def n_targets(self) -> int:
         return len(self.ids) - self.first_target
 
+    @property
+    def prompt(self) -> tuple[int, ...]:
+        """What stands before the first target."""
+        return self.ids[: self.first_target]
+
+    @property
+    def branches(self) -> tuple[tuple[int, ...], ...]:
+        """The targets, as the single answer of a tree."""
+        return (self.ids[self.first_target :],)
+
 
 @dataclass(frozen=True)
 class SkippedRow:
@@ -75,6 +89,7 @@ class SkippedRow:
 
     row: Row
     reason: str
+    kind: Literal["too_long", "empty"] = "too_long"
 
 
 @dataclass(frozen=True)
@@ -94,6 +109,26 @@ class ChatLike(Protocol):
     def text_ids(self, prose: str) -> list[int]: ...
 
 
+def refuse_named_adapters(document: Document) -> None:
+    """Refuse a document with a section for a named adapter.
+
+    Raises:
+        UsageError: a section names an adapter; training several adapters is not supported.
+    """
+    for section in document.sections:
+        if section.adapter is not None:
+            raise UsageError(
+                f"section for the adapter {section.adapter!r}: training named adapters is not supported",
+                where=f"{origin_of(document)}:{section.line}:1",  # every fence is at column 1
+                next_step=f"write ::{section.kind}:: without #{section.adapter}, or keep one document per adapter",
+            )
+
+
+def origin_of(document: Document) -> str:
+    """How a document's rows and pairs name their file."""
+    return str(document.path or "<text>")
+
+
 def rows_of_document(document: Document) -> tuple[list[Row], list[str]]:
     """The rows for supervised fine-tuning, and a line for each source file that cannot be read as text.
 
@@ -102,15 +137,10 @@ def rows_of_document(document: Document) -> tuple[list[Row], list[str]]:
     Raises:
         UsageError: a section names an adapter; training several adapters is not supported.
     """
-    origin = str(document.path or "<text>")
+    refuse_named_adapters(document)
+    origin = origin_of(document)
     rows: list[Row] = []
     for section in document.sections:
-        if section.adapter is not None:
-            raise UsageError(
-                f"section for the adapter {section.adapter!r}: training named adapters is not supported",
-                where=f"{origin}:{section.line}:1",  # every fence is at column 1
-                next_step=f"write ::{section.kind}:: without #{section.adapter}, or keep one document per adapter",
-            )
         if section.kind == "prose" and section.prose.strip():
             rows.append(Row("prose", None, section.prose, origin, section.line))
         for question in section.questions:
@@ -120,46 +150,23 @@ def rows_of_document(document: Document) -> tuple[list[Row], list[str]]:
     return rows, [f"source left out: {path}: {reason}" for path, reason in gathered.skipped]
 
 
-def read_rows_file(path: Path) -> list[Row]:
+def read_rows_file(path: Path, system_prompt: str | None = None) -> list[Row]:
     """Read extra rows from JSON lines.
 
     Accepted per line: `{"prompt", "completion"}`, `{"question", "answer"}`, `{"messages": [user, assistant]}`
-    (OpenAI's chat shape, one turn), or `{"text"}` for prose.
+    (OpenAI's chat shape, one turn), or `{"text"}` for prose. A system message must be the document's own
+    `system_prompt`.
 
     Raises:
-        DocumentError: every bad line, with its number.
-        UsageError: the file cannot be read.
+        DocumentError: the bad lines, with their numbers.
+        UsageError: the file cannot be read, or holds no rows.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"cannot read the rows file: {error}",
-            where=str(path),
-            expected="JSON lines in UTF-8",
-            next_step="check the path: --rows FILE",
-        ) from None
-    rows: list[Row] = []
-    problems: list[Problem] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            rows.append(_row_of_json(json.loads(line), str(path), number))
-        except json.JSONDecodeError as error:
-            problems.append(Problem(number, error.colno, "rows-json", f"not JSON: {error.msg}"))
-        except ValueError as error:
-            problems.append(Problem(number, 1, "rows-shape", str(error)))
-    if problems:
-        raise DocumentError(problems, str(path), next_step="mend those lines, then run the command again")
-    if not rows:
-        raise UsageError(
-            "the rows file holds no rows",
-            where=str(path),
-            expected='lines such as {"prompt": "…", "completion": "…"}',
-            next_step="leave --rows away, or name another file",
-        )
-    return rows
+
+    def read(item: Any, line: int) -> Row:
+        return _row_of_json(item, str(path), line, system_prompt)
+
+    example = '{"prompt": "…", "completion": "…"}'
+    return read_json_lines(path, read, noun="rows", flag="--rows", example=example)
 
 
 _SHAPES: tuple[tuple[str, ...], ...] = (
@@ -170,33 +177,17 @@ _SHAPES: tuple[tuple[str, ...], ...] = (
 )
 
 
-def _row_of_json(item: Any, origin: str, line: int) -> Row:
-    if not isinstance(item, dict):
-        raise ValueError(f"expected an object, found {type(item).__name__}")
-    shape = next((shape for shape in _SHAPES if set(item) == set(shape)), None)
+def _row_of_json(item: Any, origin: str, line: int, system_prompt: str | None) -> Row:
+    keys = "the keys prompt+completion, question+answer, messages, or text"
+    fields = known_fields(item, {key for shape in _SHAPES for key in shape}, keys)
+    shape = next((shape for shape in _SHAPES if set(fields) == set(shape)), None)
     if shape is None:
-        raise ValueError(
-            f"expected the keys prompt+completion, question+answer, messages, or text, and no others; found {sorted(item)}"
-        )
-    values = _one_turn(item["messages"]) if shape == ("messages",) else tuple(item[key] for key in shape)
-    for value in values:
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError("expected texts that are not empty")
-        if _UNWRITABLE.search(value):
-            raise ValueError("the text has a NUL or a lone surrogate, which no UTF-8 file can hold")
-    *prompt, text = values
-    return Row("chat" if prompt else "prose", prompt[0] if prompt else None, text, origin, line)
-
-
-def _one_turn(messages: Any) -> tuple[Any, Any]:
-    roles = (
-        [m.get("role") if isinstance(m, dict) else None for m in messages]
-        if isinstance(messages, list)
-        else []
-    )
-    if roles != ["user", "assistant"]:
-        raise ValueError(f"expected messages of one user and one assistant turn; found roles {roles}")
-    return messages[0].get("content"), messages[1].get("content")
+        raise LineError(f"expected {keys}, and no others, with something in them; found {sorted(fields)}")
+    if shape == ("messages",):
+        prompt, text = one_turn(fields["messages"], "messages", system_prompt)
+        return Row("chat", prompt, text, origin, line)
+    texts = [text_of(fields[key], key) for key in shape]
+    return Row("chat" if texts[1:] else "prose", texts[0] if texts[1:] else None, texts[-1], origin, line)
 
 
 def encode(rows: Iterable[Row], chat: ChatLike, max_len: int) -> Encoded:
@@ -214,11 +205,14 @@ def encode(rows: Iterable[Row], chat: ChatLike, max_len: int) -> Encoded:
             split_prose += len(windows) > 1
             examples.extend(Example(row, ids, 1) for ids in windows)
             if not windows:
-                skipped.append(SkippedRow(row, "no tokens to learn"))
+                skipped.append(SkippedRow(row, "no tokens to learn", "empty"))
             continue
         prompt = chat.prompt_ids(row.prompt)
-        ids = (*prompt, *chat.completion_ids(row.text))
-        if len(ids) > max_len:
+        completion = chat.completion_ids(row.text)
+        ids = (*prompt, *completion)
+        if not row.text.strip() or len(completion) < 2:  # the end token alone teaches to say nothing
+            skipped.append(SkippedRow(row, "the answer is empty: no tokens to learn", "empty"))
+        elif len(ids) > max_len:
             skipped.append(
                 SkippedRow(
                     row,
@@ -242,24 +236,39 @@ def split_rows(rows: Sequence[Row], fraction: float) -> tuple[list[Row], list[Ro
     stand on both sides. Probes are in neither part. Below 20 rows nothing is held out.
     """
     usable = [row for row in rows if not row.probe]
+    return hold_out(usable, lambda row: row.key, fraction, "rows", "content")
+
+
+def hold_out(
+    items: Sequence[T], key_of: Callable[[T], str], fraction: float, noun: str, by: str
+) -> tuple[list[T], list[T], str]:
+    """Split items into (train, validation, reason) by their keys, 64 hex digits each; equal keys stay together.
+
+    `noun` and `by` are for the reason: what the items are, and what of them their keys stand for.
+    """
+    everything = list(items)
     if fraction == 0:
-        return usable, [], "val_fraction is 0"
-    if len(usable) < MIN_ROWS_FOR_VALIDATION:
+        return everything, [], "val_fraction is 0"
+    if len(items) < MIN_ROWS_FOR_VALIDATION:
         return (
-            usable,
+            everything,
             [],
-            f"fewer than {MIN_ROWS_FOR_VALIDATION} rows: every row is trained on, nothing is held out",
+            f"fewer than {MIN_ROWS_FOR_VALIDATION} {noun}: every one is trained on, nothing is held out",
         )
-    held_out = {row.key for row in usable if int(row.key[:16], 16) / 2**64 < fraction}
-    if not held_out:
-        held_out = {
-            min(row.key for row in usable)
-        }  # a small document must not lose its validation to bad luck
-    if held_out >= {row.key for row in usable}:
-        return usable, [], "the rows are all alike: every row is trained on, nothing is held out"
-    train = [row for row in usable if row.key not in held_out]
-    validation = [row for row in usable if row.key in held_out]
-    return train, validation, f"{len(validation)} of {len(usable)} rows held out by their content"
+    keys = [key_of(item) for item in items]
+    distinct = set(keys)
+    if len(distinct) == 1:
+        return (
+            everything,
+            [],
+            f"the {noun} are all alike in {by}: every one is trained on, nothing is held out",
+        )
+    held_out = {key for key in distinct if int(key[:16], 16) / 2**64 < fraction}
+    # neither part may be empty by bad luck
+    held_out = (held_out or {min(distinct)}) if held_out != distinct else distinct - {max(distinct)}
+    train = [item for item, key in zip(items, keys, strict=True) if key not in held_out]
+    validation = [item for item, key in zip(items, keys, strict=True) if key in held_out]
+    return train, validation, f"{len(validation)} of {len(items)} {noun} held out by their {by}"
 
 
 def data_hash(rows: Iterable[Row]) -> str:
