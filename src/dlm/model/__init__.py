@@ -2,6 +2,7 @@
 
 from dlm.model.chat import Chat
 from dlm.model.device import choose_device, choose_dtype
+from dlm.model.head import TokenScores, can_run_headless, inner_model, score_targets, trunk_states
 from dlm.model.logprobs import completion_logprobs
 from dlm.model.policy import Policy, load_policy, quiet_libraries
 from dlm.model.sampler import Sample, Settings, keeps_logits, sample, stream
@@ -11,12 +12,17 @@ __all__ = [
     "Policy",
     "Sample",
     "Settings",
+    "TokenScores",
+    "can_run_headless",
     "choose_device",
     "choose_dtype",
     "completion_logprobs",
+    "inner_model",
     "keeps_logits",
     "load_policy",
     "quiet_libraries",
     "sample",
+    "score_targets",
     "stream",
+    "trunk_states",
 ]

@@ -1,7 +1,6 @@
 """Log-probabilities of given completions, in fp32, without a (tokens × vocabulary) matrix.
 
-Notation: B rows, L positions of the longest, P prompt and C completion tokens of a row, S scored positions, E hidden
-width, V vocabulary, T temperature.
+Notation: B rows, L positions of the longest, P prompt and C completion tokens of a row, S scored positions.
 """
 
 from __future__ import annotations
@@ -12,12 +11,11 @@ from typing import Any
 import torch
 
 from dlm.errors import UsageError
+from dlm.model.head import can_run_headless, score_targets, trunk_states
 
 __all__ = ["completion_logprobs"]
 
 _BATCH_TOKENS = 8192  # padded tokens of one pass
-_TILE_ENTRIES = 1 << 24  # logits held at once: 64 MiB in fp32
-_PROBE_TOKENS = 4
 
 TokenRow = tuple[Sequence[int], Sequence[int]]
 
@@ -47,7 +45,7 @@ def completion_logprobs(
         raise UsageError("a completion's first token needs a prompt before it", found="an empty prompt")
     results: list[torch.Tensor] = [torch.empty(0)] * len(rows)
     with torch.no_grad():
-        headless = _can_run_headless(model)
+        headless = can_run_headless(model)
         for batch in _batches(rows, batch_tokens):
             scored = _score(model, [rows[place] for place in batch], temperature, headless)
             for place, values in zip(batch, scored, strict=True):
@@ -82,56 +80,9 @@ def _score(model: Any, rows: Sequence[TokenRow], temperature: float, headless: b
     before = [len(prompt) - 1 + offset for prompt, completion in rows for offset in range(len(completion))]
     position_of = torch.tensor(before, dtype=torch.long, device=device)  # (S,)
     targets = ids[row_of, position_of + 1]  # (S,)
-    if headless:
-        inner = _inner(model)
-        hidden = inner.base_model(
-            input_ids=ids, attention_mask=mask, use_cache=False
-        ).last_hidden_state  # (B, L, E)
-        scored = hidden[row_of, position_of]  # (S, E)
-        head = inner.get_output_embeddings()
-        width = head.weight.shape[0]
-    else:
-        scored = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[
-            row_of, position_of
-        ]  # (S, V)
-        head, width = None, scored.shape[-1]
-    tile = max(1, _TILE_ENTRIES // width)
-    parts = []
-    for part, target in zip(scored.split(tile), targets.split(tile), strict=True):
-        logits = (part if head is None else head(part)).float() / temperature  # (tile, V)
-        parts.append(logits.gather(1, target.unsqueeze(1)).squeeze(1) - logits.logsumexp(1))
-    return (
-        list(torch.cat(parts).split(counts))
-        if parts
-        else [scored.new_empty(0, dtype=torch.float32) for _ in rows]
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    states = trunk_states(model, **inputs) if headless else model(**inputs, use_cache=False).logits
+    scores = score_targets(
+        model, states[row_of, position_of], targets, headless=headless, temperature=temperature
     )
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model; under PEFT its layers carry the adapter."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _can_run_headless(model: Any) -> bool:
-    """Whether head(hidden state) gives the model's own logits.
-
-    Some architectures scale or cap the logits after the head; four tokens tell. There the whole model is run.
-    """
-    inner = _inner(model)
-    head = inner.get_output_embeddings()
-    if head is None or inner.base_model is inner:
-        return False
-    device = model.get_input_embeddings().weight.device
-    ids = torch.arange(_PROBE_TOKENS, device=device).remainder(head.weight.shape[0]).unsqueeze(0)
-    mask = torch.ones_like(ids)
-    modes = [module for module in model.modules() if module.training]
-    model.eval()  # dropout would make the two passes differ
-    try:
-        whole = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        apart = head(inner.base_model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state)
-    finally:
-        for module in modes:
-            module.training = True
-    return whole.shape == apart.shape and bool(
-        torch.allclose(whole.float(), apart.float(), rtol=1e-4, atol=1e-5)
-    )
+    return list(scores.logprobs.split(counts))

@@ -25,7 +25,7 @@ from dlm.recipe import Recipe
 from dlm.training import checkpoints
 from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example
-from dlm.training.losses import Objective
+from dlm.training.objectives import Objective, Outcome
 
 __all__ = [
     "LoopResult",
@@ -38,6 +38,9 @@ __all__ = [
     "require_finite",
     "run_loop",
 ]
+
+
+_PREFIXED = ("mean_token_accuracy", "nll_loss")  # metrics that carry `train_` while training, as the field has them
 
 
 @dataclass(frozen=True)
@@ -200,24 +203,22 @@ def _optimizer_step(
         derived_seed(recipe.seed, "step", step)
     )  # dropout of this step depends on nothing before it
     model.train()
-    denominator = objective.denominator(window)
-    loss_sum = torch.zeros(())
-    sums: dict[str, torch.Tensor] = {}
+    counts = objective.counts(window)
+    means: dict[str, torch.Tensor] = {}
     for start in range(0, len(window), micro_rows):
         outcome = objective.forward(model, window[start : start + micro_rows])
-        (outcome.loss_sum / denominator).backward()
-        loss_sum = loss_sum + outcome.loss_sum.detach().cpu()
-        for name, value in outcome.sums.items():
-            sums[name] = sums.get(name, torch.zeros(())) + value.detach().cpu()
+        loss = torch.stack([part / counts[unit] for unit, part in outcome.loss.items()]).sum()
+        loss.backward()
+        _add(means, {"loss": loss.detach()} | _means(outcome, counts))
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     limit = recipe.max_grad_norm or math.inf
     grad_norm = float(torch.nn.utils.clip_grad_norm_(trainable, limit))
-    loss = float(loss_sum) / denominator
-    if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+    loss_value = float(means.pop("loss"))
+    if not (math.isfinite(loss_value) and math.isfinite(grad_norm)):
         optimizer.zero_grad()
         places = sorted({example.row.place for example in window})
         raise NonFiniteError(
-            f"step {step}: the loss is {loss} and the gradient norm {grad_norm}; nothing of this step was kept",
+            f"step {step}: the loss is {loss_value} and the gradient norm {grad_norm}; nothing of this step was kept",
             found=f"rows {', '.join(places[:8])}{' …' if len(places) > 8 else ''}",
             next_step="lower the learning rate (--set learning_rate=…) or look at those rows",
         )
@@ -225,10 +226,24 @@ def _optimizer_step(
         group["lr"] = rate
     optimizer.step()
     optimizer.zero_grad()
-    values = {"train_loss": loss, "grad_norm": grad_norm}
-    for name, value in sums.items():
-        values["entropy" if name == "entropy" else f"train_{name}"] = float(value) / denominator
+    values = {"train_loss": loss_value, "grad_norm": grad_norm}
+    for name, value in means.items():
+        values[f"train_{name}" if name in _PREFIXED else name] = float(value)
     return values
+
+
+def _means(outcome: Outcome, counts: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """A micro-batch's share of each metric's mean over the whole window."""
+    return {
+        name: value.detach() / counts[unit]
+        for unit, sums in outcome.sums.items()
+        for name, value in sums.items()
+    }
+
+
+def _add(totals: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> None:
+    for name, value in more.items():
+        totals[name] = totals[name] + value if name in totals else value
 
 
 def evaluate(
@@ -238,18 +253,17 @@ def evaluate(
     if not examples:
         return {}
     model.eval()
-    denominator = objective.denominator(examples)
-    totals: dict[str, float] = {}
+    counts = objective.counts(examples)
+    totals: dict[str, torch.Tensor] = {}
     by_length = sorted(
         examples, key=lambda example: len(example.ids)
     )  # less padding; the sums do not mind the order
     with torch.no_grad():
         for start in range(0, len(by_length), micro_rows):
             outcome = objective.forward(model, by_length[start : start + micro_rows])
-            totals["loss"] = totals.get("loss", 0.0) + float(outcome.loss_sum)
-            for name, value in outcome.sums.items():
-                totals[name] = totals.get(name, 0.0) + float(value)
-    return {f"{prefix}_{name}": total / denominator for name, total in totals.items()}
+            loss = torch.stack([part / counts[unit] for unit, part in outcome.loss.items()]).sum()
+            _add(totals, {"loss": loss} | _means(outcome, counts))
+    return {f"{prefix}_{name}": float(total) for name, total in totals.items()}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Losses as pure functions of log-probs, and the log-probs they need.
+"""Losses as pure functions of log-probs.
 
-N scored targets, V vocabulary, B pairs. `*_logps` (B,) are log-probs summed over an answer's tokens, in nats;
+N scored targets, B pairs. `*_logps` (B,) are log-probs summed over an answer's tokens, in nats;
 `*_lengths` (B,) count those tokens; l̄ = logps / length. Log-probs come in fp32 or wider.
 
 The supervised loss returns a *sum*, the pair losses one value per pair; whoever owns the accumulation window divides by
@@ -11,59 +11,23 @@ Losses over sampled groups are in `policy_gradient`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, assert_never
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from dlm.model import keeps_logits
-from dlm.training.examples import Example
-from dlm.training.layout import Batch, PlainLayout
-
 __all__ = [
     "DpoLoss",
-    "Objective",
-    "Outcome",
-    "SftObjective",
-    "TokenScores",
     "dpo_losses",
     "log1mexp",
     "orpo_losses",
     "reward_losses",
-    "score_tokens",
     "sft_loss_sum",
     "simpo_losses",
 ]
 
 DpoLoss = Literal["sigmoid", "hinge", "ipo", "ipo_sum", "robust"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one micro-batch yields: a loss sum with gradient, and sums of what is averaged over the same denominator."""
-
-    loss_sum: Tensor  # scalar
-    sums: dict[str, Tensor]  # metric name without split prefix → scalar, no gradient
-
-
-class Objective(Protocol):
-    """A loss over examples. `denominator` is known before the forward pass, so a whole window can be normalised exactly."""
-
-    def denominator(self, examples: Sequence[Example]) -> int: ...
-    def forward(self, model: Any, examples: Sequence[Example]) -> Outcome: ...
-
-
-@dataclass(frozen=True)
-class TokenScores:
-    """Per scored target, rows in order: log-prob (fp32, with gradient), whether it was the model's first choice, and
-    while training the entropy of its distribution."""
-
-    logprobs: Tensor  # (N,)
-    correct: Tensor  # (N,) bool
-    entropy: Tensor | None  # (N,) nats, no gradient
 
 
 def sft_loss_sum(logprobs: Tensor) -> Tensor:
@@ -167,60 +131,10 @@ def reward_losses(
 def log1mexp(x: Tensor) -> Tensor:
     """log(1 − e^x) for x ≤ 0, accurate at both ends, with finite value and gradient everywhere.
 
-    Above −ln 2 through expm1, below through log1p (Mächler 2012, "Accurately computing log(1 − exp(−|a|))"). Each branch
-    is computed on arguments of its own side only: the gradient of `where` multiplies the other branch's by 0, and
-    0 · ∞ is NaN. A probability of 1 (x = 0) counts as 1 − the type's epsilon, so the logarithm never sees 0.
+    Above −ln 2 through expm1, below through log1p (Mächler 2012, "Accurately computing log(1 − exp(−|a|))"). A
+    probability of 1 (x = 0) counts as 1 − the type's epsilon: then no logarithm sees 0, in the branch taken or in the
+    other, whose gradient `where` multiplies by 0 (0 · ∞ would be NaN).
     """
     x = x.clamp(max=-torch.finfo(x.dtype).eps)
-    near_zero = x > -math.log(2)
-    above = torch.log(-torch.expm1(torch.where(near_zero, x, -1.0)))
-    below = torch.log1p(-torch.exp(torch.where(near_zero, -1.0, x)))
-    return torch.where(near_zero, above, below)
-
-
-def score_tokens(model: Any, batch: Batch) -> TokenScores:
-    """Log-probs of a batch's scored targets under a causal LM.
-
-    Position t − 1 predicts token t; only positions from the first scored target of the batch on reach the head. The
-    log-softmax runs in fp32 whatever the weights' type.
-    """
-    scored = batch.scored[:, 1:]
-    first = int(
-        scored.any(dim=0).to(torch.int64).argmax()
-    )  # the first position that predicts a scored target
-    keep = scored.shape[1] - first
-    narrow = {"logits_to_keep": keep} if keeps_logits(model) else {}
-    output = model(
-        input_ids=batch.input_ids[:, :-1],
-        attention_mask=batch.attention_mask[:, :-1],
-        use_cache=False,
-        **narrow,
-    )
-    wanted = scored[:, first:]
-    logits = output.logits[:, -keep:][wanted].float()  # (N, V)
-    targets = batch.input_ids[:, 1:][:, first:][wanted]  # (N,)
-    logp = torch.log_softmax(logits, dim=-1)
-    with torch.no_grad():
-        entropy = -(logp.exp() * logp).sum(-1) if model.training else None
-        correct = logits.argmax(-1) == targets
-    return TokenScores(logp.gather(-1, targets[:, None]).squeeze(-1), correct, entropy)
-
-
-@dataclass(frozen=True)
-class SftObjective:
-    """Supervised fine-tuning: mean negative log-likelihood per target token, in nats."""
-
-    layout: PlainLayout
-    device: str
-
-    def denominator(self, examples: Sequence[Example]) -> int:
-        """Target tokens of the examples."""
-        return sum(example.n_targets for example in examples)
-
-    def forward(self, model: Any, examples: Sequence[Example]) -> Outcome:
-        """Loss sum, tokens predicted right and entropy of one micro-batch."""
-        scores = score_tokens(model, self.layout.batch(examples).to(self.device))
-        sums = {"mean_token_accuracy": scores.correct.sum()}
-        if scores.entropy is not None:
-            sums["entropy"] = scores.entropy.sum()
-        return Outcome(sft_loss_sum(scores.logprobs), sums)
+    above, below = torch.log(-torch.expm1(x)), torch.log1p(-torch.exp(x))
+    return torch.where(x > -math.log(2), above, below)

@@ -23,9 +23,10 @@ from dlm.model import Policy
 from dlm.recipe import Choice, Recipe
 from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example, Row, SkippedRow, encode, split_rows
-from dlm.training.layout import PlainLayout, choose_micro_batch
+from dlm.training.layout import Layout
 from dlm.training.loop import LoopResult, Observer, Plan, evaluate, peak_memory_mb, run_loop
-from dlm.training.losses import SftObjective
+from dlm.training.objectives import SftObjective
+from dlm.training.planning import choose_micro_batch
 
 __all__ = [
     "Estimate",
@@ -205,8 +206,8 @@ def prepare_sft(
         trainable_parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
         total_parameters=sum(p.numel() for p in model.parameters()),
     )
-    pad = policy.tokenizer.pad_token_id
-    objective = SftObjective(PlainLayout(0 if pad is None else pad), policy.device.value)
+    layout = Layout.of("plain", model, policy.tokenizer.pad_token_id, policy.device.value)
+    objective = SftObjective(layout)
     return Prepared(train.examples, validation.examples, probes.examples, plan, objective, preflight)
 
 
@@ -268,14 +269,14 @@ def estimate(prepared: Prepared, model: Any) -> Estimate:
     Raises:
         TrainingError: the micro-batch does not fit the device's memory.
     """
-    plan, device = prepared.plan, prepared.objective.device
+    plan, device = prepared.plan, prepared.objective.layout.device
     longest = sorted(prepared.train, key=lambda example: -len(example.ids))[: plan.micro_rows]
     mean_len = sum(len(example.ids) for example in prepared.train) / len(prepared.train)
     model.train()
     try:
         for _ in range(2):  # the first pass pays for allocation and kernel choice
             began = time.perf_counter()
-            prepared.objective.forward(model, longest).loss_sum.backward()
+            sum(prepared.objective.forward(model, longest).loss.values()).backward()
             if device.startswith("cuda"):
                 torch.cuda.synchronize(device)
             took = time.perf_counter() - began
