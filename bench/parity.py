@@ -1,7 +1,7 @@
 """How far this core and TRL are apart, loss by loss: the comparison of `tests/parity`, as a table.
 
-Per loss: the difference of the loss and the relative difference of its gradient at three steps, from equal weights;
-then, both sides running free for as many steps, the largest difference of the loss and that of the final weights,
+Per loss: the difference of the loss and the relative difference of its gradient at three steps, from equal weights; the
+largest difference of a metric that both sides log; then, both sides running free for as many steps, the largest difference of the loss and that of the final weights,
 relative to how far they moved.
 
     python bench/parity.py
@@ -33,6 +33,7 @@ def main() -> None:
             | {f"value_{step}": found.loss[step] for step in COMPARED_STEPS}
             | {f"loss_gap_{step}": found.loss_gap[step] for step in COMPARED_STEPS}
             | {f"gradient_gap_{step}": found.gradient_gap[step] for step in COMPARED_STEPS}
+            | {"metric_gap": max(found.metric_gap.values(), default=None)}
             | {"drift_loss": found.drift_loss, "drift_weights": found.drift_weights}
         )
     write_report("parity", rows, trl=version("trl"), learning_rate=LEARNING_RATE)

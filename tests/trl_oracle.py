@@ -11,7 +11,7 @@ copied into ours. Beside that, a third model takes the same steps with our loss 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -67,15 +67,31 @@ Loss = Callable[[Sequence[int]], Tensor]
 
 
 @dataclass(frozen=True)
+class Side:
+    """One side's way to a loss, and what it would log about the step whose loss it computed last."""
+
+    loss: Loss
+    metrics: Callable[[], Mapping[str, float]] = dict
+
+
+OUR_NAMES = {
+    "log_odds_chosen": "log_odds_ratio",  # what TRL calls log_odds_ratio is the logarithm of its sigmoid
+    "accuracy": "rewards/accuracies",  # the reward trainer's name for it
+    "margin": "rewards/margins",
+}
+
+
+@dataclass(frozen=True)
 class Case:
     """One loss: TRL's way and ours to compute it, from a model each."""
 
     name: str
-    theirs: Callable[[Any, Path], Loss]
-    ours: Callable[[Any], Loss]
+    theirs: Callable[[Any, Path], Side]
+    ours: Callable[[Any], Side]
     scorer: bool = False  # a scalar head instead of a language model's
     rows_per_step: int = ROWS_PER_STEP
     n_rows: int = N_ROWS
+    differs: frozenset[str] = frozenset()  # metrics of one name and two meanings
 
 
 @dataclass
@@ -86,6 +102,10 @@ class Comparison:
     loss: dict[int, float] = field(default_factory=dict)  # step → TRL's loss
     loss_gap: dict[int, float] = field(default_factory=dict)  # step → |Δ|
     gradient_gap: dict[int, float] = field(default_factory=dict)  # step → relative
+    metric_gap: dict[str, float] = field(
+        default_factory=dict
+    )  # name → largest |Δ| / max(1, |TRL's|) of the steps
+    metrics: dict[str, float] = field(default_factory=dict)  # TRL's, at the last compared step
     drift_loss: float = 0.0  # largest |Δ| over free-running steps
     drift_weights: float = 0.0  # after the last of them, relative to how far TRL's weights have moved
 
@@ -193,7 +213,14 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
     }
 
 
-def collated(trainer: Any, call: Callable[[Any, Any], Tensor] | None = None) -> Loss:
+def logged(trainer: Any) -> dict[str, float]:
+    """What a trainer last kept for its log, under our names."""
+    kept = trainer._stored_metrics if hasattr(trainer, "_stored_metrics") else trainer._metrics
+    values = {name: float(series[-1]) for name, series in kept["train"].items()}
+    return values | {ours: values[name] for name, ours in OUR_NAMES.items() if name in values}
+
+
+def collated(trainer: Any, call: Callable[[Any, Any], Tensor] | None = None) -> Side:
     """The loss of a trainer over rows of the dataset that it prepared."""
     compute = call or trainer.compute_loss
     rows = list(trainer.train_dataset)
@@ -203,7 +230,7 @@ def collated(trainer: Any, call: Callable[[Any, Any], Tensor] | None = None) -> 
         value: Tensor = compute(trainer.model, inputs)
         return value
 
-    return loss
+    return Side(loss, partial(logged, trainer))
 
 
 def dataset(examples: Sequence[PairExample]) -> datasets.Dataset:
@@ -219,7 +246,7 @@ def dataset(examples: Sequence[PairExample]) -> datasets.Dataset:
     )
 
 
-def trl_sft(model: Any, folder: Path) -> Loss:
+def trl_sft(model: Any, folder: Path) -> Side:
     rows = [{"prompt": text(row.prompt), "completion": " " + text(row.chosen)} for row in pairs()]
     return collated(
         SFTTrainer(
@@ -231,7 +258,7 @@ def trl_sft(model: Any, folder: Path) -> Loss:
     )
 
 
-def trl_dpo(model: Any, folder: Path, **config: Any) -> Loss:
+def trl_dpo(model: Any, folder: Path, **config: Any) -> Side:
     return collated(
         DPOTrainer(
             model=model,
@@ -242,7 +269,7 @@ def trl_dpo(model: Any, folder: Path, **config: Any) -> Loss:
     )
 
 
-def trl_simpo(model: Any, folder: Path, *, beta: float, gamma: float) -> Loss:
+def trl_simpo(model: Any, folder: Path, *, beta: float, gamma: float) -> Side:
     config = CPOConfig(
         **settings(
             folder,
@@ -258,7 +285,7 @@ def trl_simpo(model: Any, folder: Path, *, beta: float, gamma: float) -> Loss:
     )
 
 
-def trl_orpo(model: Any, folder: Path, *, alpha: float, prompt_tokens: tuple[int, int], whole: bool) -> Loss:
+def trl_orpo(model: Any, folder: Path, *, alpha: float, prompt_tokens: tuple[int, int], whole: bool) -> Side:
     trainer = ORPOTrainer(
         model=model,
         args=ORPOConfig(**settings(folder, beta=alpha, remove_unused_columns=False)),
@@ -277,7 +304,7 @@ def trl_orpo(model: Any, folder: Path, *, alpha: float, prompt_tokens: tuple[int
 MARGINS = (0.0, 0.5, 1.0, 0.25, 0.0, 2.0, 0.125, 0.75)
 
 
-def trl_reward(model: Any, folder: Path, *, center: float | None, margins: bool) -> Loss:
+def trl_reward(model: Any, folder: Path, *, center: float | None, margins: bool) -> Side:
     rows = dataset(pairs())
     if margins:
         rows = rows.add_column("margin", list(MARGINS))
@@ -315,7 +342,7 @@ GRPO = {"beta": 0.05, "clip_low": 0.2, "clip_high": 0.28}
 MAX_LENGTH = 16
 
 
-def trl_grpo(model: Any, folder: Path, *, loss_type: GroupLoss) -> Loss:
+def trl_grpo(model: Any, folder: Path, *, loss_type: GroupLoss) -> Side:
     """Fixed samples and rewards; TRL makes advantages, old and reference log-probs of them itself.
 
     `num_iterations=2` is what makes it keep the old log-probs; the samples then serve every step.
@@ -359,34 +386,36 @@ def trl_grpo(model: Any, folder: Path, *, loss_type: GroupLoss) -> Loss:
     )
     trainer.current_gradient_accumulation_steps = 1  # set by the loop that is not run here
     inputs = trainer._generate_and_score_completions([prompt for prompt in prompts for _ in range(SAMPLES)])
-    return lambda _: trainer.compute_loss(trainer.model, inputs)
+    return Side(lambda _: trainer.compute_loss(trainer.model, inputs), partial(logged, trainer))
 
 
 # Our side.
 
 
-def normalised(objective: Objective[Any], examples: Sequence[Any], model: Any) -> Loss:
-    """The loss of a step whose rows are the whole window."""
+def normalised(objective: Objective[Any], examples: Sequence[Any], model: Any) -> Side:
+    """The loss and metrics of a step whose rows are the whole window."""
+    latest: dict[str, float] = {}
 
     def loss(places: Sequence[int]) -> Tensor:
         rows = [examples[place] for place in places]
-        counts = objective.counts(rows)
-        parts = objective.forward(model, rows).loss
-        return torch.stack([part / counts[unit] for unit, part in parts.items()]).sum()
+        counts, outcome = objective.counts(rows), objective.forward(model, rows)
+        for unit, sums in outcome.sums.items():
+            latest.update({name: float(total) / counts[unit] for name, total in sums.items()})
+        return torch.stack([part / counts[unit] for unit, part in outcome.loss.items()]).sum()
 
-    return loss
+    return Side(loss, lambda: latest)
 
 
 def plain(model: Any) -> Layout:
     return Layout.of("plain", model, PAD, "cpu")
 
 
-def our_sft(model: Any) -> Loss:
+def our_sft(model: Any) -> Side:
     rows = [SftTree(row.prompt, (row.chosen,)) for row in pairs()]
     return normalised(SftObjective(plain(model)), rows, model)
 
 
-def our_preference(model: Any, prompt_tokens: tuple[int, int] = (3, 9), **knobs: Any) -> Loss:
+def our_preference(model: Any, prompt_tokens: tuple[int, int] = (3, 9), **knobs: Any) -> Side:
     """The reference is the adapter that the run starts from."""
     rows, layout, recipe = pairs(prompt_tokens), plain(model), PreferenceRecipe(**knobs)
     reference = {}
@@ -399,22 +428,22 @@ def our_preference(model: Any, prompt_tokens: tuple[int, int] = (3, 9), **knobs:
     return normalised(PreferenceObjective(layout, recipe, reference), rows, model)
 
 
-def our_odds_ratio_term(model: Any, *, alpha: float) -> Loss:
+def our_odds_ratio_term(model: Any, *, alpha: float) -> Side:
     rows = pairs()
     objective = PreferenceObjective(plain(model), PreferenceRecipe(method="orpo", alpha=alpha), {})
 
     def loss(places: Sequence[int]) -> Tensor:
         return objective.forward(model, [rows[place] for place in places]).loss["pairs"] / len(places)
 
-    return loss
+    return Side(loss)
 
 
-def our_reward(model: Any, *, center: float) -> Loss:
+def our_reward(model: Any, *, center: float) -> Side:
     layout = Layout("plain", PAD, "cpu", headless=True)
     return normalised(RewardObjective(layout, RewardRecipe(center=center)), pairs(), model)
 
 
-def our_reward_with_margins(model: Any, *, center: float) -> Loss:
+def our_reward_with_margins(model: Any, *, center: float) -> Side:
     """No phase trains with margins yet, so the loss is called as it is."""
     rows, layout = pairs(), Layout("plain", PAD, "cpu", headless=True)
 
@@ -424,16 +453,17 @@ def our_reward_with_margins(model: Any, *, center: float) -> Loss:
         margin = torch.tensor([MARGINS[place] for place in places])
         return reward_losses(chosen, rejected, margin=margin, center=center).mean()
 
-    return loss
+    return Side(loss)
 
 
-def our_grpo(model: Any, *, loss_type: GroupLoss) -> Loss:
+def our_grpo(model: Any, *, loss_type: GroupLoss) -> Side:
     groups, layout = rollouts(), plain(model)
     with torch.no_grad():
         start = layout.scores(model, groups)
     rewards = torch.tensor([group.rewards for group in groups])
     advantages = group_advantages(rewards, scale_std=loss_type != "dr_grpo").flatten()
     denominator = policy_gradient_denominator(start.lengths.tolist(), loss_type, max_length=MAX_LENGTH)
+    latest: dict[str, float] = {}
 
     def loss(_: Sequence[int]) -> Tensor:
         outcome = policy_gradient_loss_sum(
@@ -445,9 +475,13 @@ def our_grpo(model: Any, *, loss_type: GroupLoss) -> Loss:
             ref_logprobs=start.logprobs,
             **GRPO,
         )
+        n_tokens = int(start.lengths.sum())
+        latest["kl"] = float(outcome.kl) / n_tokens
+        latest["clip_ratio/low_mean"] = float(outcome.clipped_low) / n_tokens
+        latest["clip_ratio/high_mean"] = float(outcome.clipped_high) / n_tokens
         return outcome.loss_sum / denominator
 
-    return loss
+    return Side(loss, lambda: latest)
 
 
 def dpo_case(name: str, loss_type: str | list[str], ours: dict[str, Any], **theirs: Any) -> Case:
@@ -459,6 +493,7 @@ def dpo_case(name: str, loss_type: str | list[str], ours: dict[str, Any], **thei
 
 
 ONE_TOKEN = (1, 1)
+MEAN_LOGPS = frozenset({"logps/chosen", "logps/rejected"})  # means per token there, sums here and in DPO
 CASES = [
     Case("sft", trl_sft, our_sft),
     dpo_case("dpo sigmoid", "sigmoid", {"beta": 0.5}),
@@ -488,6 +523,7 @@ CASES = [
         "orpo, prompts of one token",
         partial(trl_orpo, alpha=0.3, prompt_tokens=ONE_TOKEN, whole=True),
         partial(our_preference, prompt_tokens=ONE_TOKEN, method="orpo", alpha=0.3),
+        differs=MEAN_LOGPS,
     ),
     Case(
         "orpo, odds-ratio term",
@@ -498,6 +534,7 @@ CASES = [
         "simpo",
         partial(trl_simpo, beta=2.0, gamma=0.5),
         partial(our_preference, method="simpo", beta=2.0, gamma=0.5),
+        differs=MEAN_LOGPS | {"nll_loss"},  # TRL's is the weighted term of CPO, switched off here
     ),
     Case(
         "reward",
@@ -548,28 +585,38 @@ def flat(weights: dict[str, Tensor]) -> Tensor:
     return torch.cat([weight.detach().flatten() for weight in weights.values()])
 
 
-def compare(case: Case, folder: Path, steps: Sequence[int] = COMPARED_STEPS) -> Comparison:
+def compare(
+    case: Case,
+    folder: Path,
+    steps: Sequence[int] = COMPARED_STEPS,
+    learning_rate: float = LEARNING_RATE,
+) -> Comparison:
     """Run a case for `max(steps)` steps of AdamW and say how far apart the two sides are."""
     their_model, our_model, free_model = (tiny_model(case.scorer) for _ in range(3))
-    their_loss = case.theirs(their_model, folder)
-    our_loss, free_loss = case.ours(our_model), case.ours(free_model)
+    their_side = case.theirs(their_model, folder)
+    our_side, free_side = case.ours(our_model), case.ours(free_model)
     theirs, ours, free = trainable(their_model), trainable(our_model), trainable(free_model)
     start = flat(theirs)
     optimizers = [
-        torch.optim.AdamW(weights.values(), lr=LEARNING_RATE, weight_decay=0.0) for weights in (theirs, free)
+        torch.optim.AdamW(weights.values(), lr=learning_rate, weight_decay=0.0) for weights in (theirs, free)
     ]
     found = Comparison(case.name)
     for step in range(1, max(steps) + 1):
         rows = [(step * case.rows_per_step + i) % case.n_rows for i in range(case.rows_per_step)]
         if step in steps:
             copy_weights(theirs, ours)
-            loss, expected = our_loss(rows), their_loss(rows)
+            loss, expected = our_side.loss(rows), their_side.loss(rows)
             wanted = gradients(expected, theirs)
             found.loss[step] = expected.item()
             found.loss_gap[step] = abs(loss.item() - expected.item())
             found.gradient_gap[step] = ((gradients(loss, ours) - wanted).norm() / wanted.norm()).item()
-        moved = apply_step(optimizers[0], their_loss(rows))
-        drifted = apply_step(optimizers[1], free_loss(rows))
+            found.metrics = dict(their_side.metrics())
+            for name, value in our_side.metrics().items():
+                if name in found.metrics and name not in case.differs:
+                    gap = abs(value - found.metrics[name]) / max(1.0, abs(found.metrics[name]))
+                    found.metric_gap[name] = max(found.metric_gap.get(name, 0.0), gap)
+        moved = apply_step(optimizers[0], their_side.loss(rows))
+        drifted = apply_step(optimizers[1], free_side.loss(rows))
         found.drift_loss = max(found.drift_loss, abs(moved - drifted))
     end = flat(theirs)
     found.drift_weights = ((flat(free) - end).norm() / (end - start).norm()).item()

@@ -69,9 +69,31 @@ def test_equal_to_trl(oracle: Any, tmp_path: Path, name: str) -> None:
     assert set(found.loss_gap) == {1, 10, 50}
     assert max(found.loss_gap.values()) <= 1e-5, found
     assert max(found.gradient_gap.values()) <= 1e-5, found
+    assert max(found.metric_gap.values(), default=0.0) <= 1e-5, found
     assert found.loss[1] != found.loss[50], "nothing was trained"
     assert found.drift_loss <= 1e-4, found
     assert found.drift_weights <= 1e-4, found
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [
+        ("sft", {"mean_token_accuracy", "entropy"}),
+        ("dpo sigmoid", {"rewards/chosen", "rewards/margins", "rewards/accuracies", "logps/rejected"}),
+        ("dpo sigmoid + sft", {"mean_token_accuracy"}),
+        ("orpo, prompts of one token", {"rewards/margins", "nll_loss", "log_odds_ratio"}),
+        ("simpo", {"rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"}),
+        ("reward", {"rewards/margins", "rewards/accuracies"}),
+        ("dapo", {"kl", "clip_ratio/low_mean", "clip_ratio/high_mean"}),
+    ],
+)
+def test_metrics_are_compared_too(oracle: Any, tmp_path: Path, name: str, metrics: set[str]) -> None:
+    """Bug 15: what is logged is what another program computes of the same step. Steps are large enough that the last
+    one has something to log: some tokens predicted right, some ratios clipped."""
+    found = oracle.compare(case(oracle, name), tmp_path, steps=(1, 20), learning_rate=1e-2)
+    assert metrics <= found.metric_gap.keys()
+    assert all(found.metrics[metric] != 0 for metric in metrics), found.metrics
+    assert max(found.metric_gap.values()) <= 1e-5
 
 
 @pytest.mark.parametrize(
