@@ -141,19 +141,27 @@ def test_ties_count_against_style_but_not_against_white_space() -> None:
     assert surface_findings(examples(40, marked, lambda i: "+" + bad(i))) == []
 
 
+class Characters(ByteChat):
+    """A token for every character there is."""
+
+    def completion_ids(self, answer: str) -> list[int]:
+        return [*map(ord, answer), 257]
+
+
+def own(i: int) -> str:
+    """An answer that begins like no other."""
+    return chr(0x4E00 + i) + good(i)
+
+
 def test_first_tokens_that_are_all_different_tell_nothing() -> None:
-    def own(i: int) -> str:
-        return chr(0x4E00 + 64 * i) + good(i)
-
-    def other(i: int) -> str:
-        return chr(0x4E00 + 64 * i + 32) + bad(i)
-
-    class Characters(ByteChat):
-        def completion_ids(self, answer: str) -> list[int]:
-            return [*map(ord, answer), 257]
-
-    pairs = [Pair(f"p{i}", own(i), other(i), "doc.dlm", i + 1) for i in range(40)]
+    pairs = [Pair(f"p{i}", own(i), own(i + 500), "doc.dlm", i + 1) for i in range(40)]
     assert surface_findings(encode_pairs(pairs, Characters(), 99).examples) == []
+
+
+def test_a_token_that_only_rejected_answers_have_tells_them_apart() -> None:
+    pairs = [Pair(f"p{i}", own(i), "=" + bad(i), "doc.dlm", i + 1) for i in range(40)]
+    findings = surface_findings(encode_pairs(pairs, Characters(), 99).examples)
+    assert kinds(findings) == [("first_token", "warning")]
 
 
 def test_answers_of_one_prompt_compared_with_each_other_are_no_evidence_of_a_token() -> None:
@@ -215,6 +223,9 @@ def test_rows_that_are_left_out_repeated_or_at_odds_are_listed() -> None:
         Row("prose", None, "other text", "notes.txt", 2),
         Row("chat", "q", "c", "doc.dlm", 7, probe=True),
         chat_row("unlike", "a", 8),
+        chat_row("twice", "a", 9),
+        chat_row("twice", "a", 10),
+        chat_row("twice", "a", 11),
     ]
     findings = row_findings(rows, encode(rows, ByteChat(), 64))
     assert [(f.kind, f.level, f.places) for f in findings] == [
@@ -222,6 +233,7 @@ def test_rows_that_are_left_out_repeated_or_at_odds_are_listed() -> None:
         ("empty", "warning", ("doc.dlm:5",)),
         ("duplicate", "note", ("doc.dlm:1", "doc.dlm:2")),
         ("duplicate", "note", ("doc.dlm:6", "notes.txt:1")),
+        ("duplicate", "note", ("doc.dlm:9", "doc.dlm:10", "doc.dlm:11")),
         ("different_answers", "warning", ("doc.dlm:1", "doc.dlm:2", "doc.dlm:3")),
     ]
 

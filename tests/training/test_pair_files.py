@@ -92,6 +92,17 @@ def test_every_shape_reads_back_character_for_character(
     assert (pair.origin, pair.line, pair.mined, pair.margin) == (str(file), 2, False, None)
 
 
+@pytest.mark.big  # importing trl takes seconds
+@pytest.mark.parametrize("shape", ["trl conversational", "trl implicit prompt"])
+def test_trl_takes_the_same_pair_from_a_line(tmp_path: Path, shape: str) -> None:
+    from trl.data_utils import maybe_extract_prompt
+
+    item = SHAPES[shape]("p", "c", "r")
+    (pair,) = read_pairs_file(write(tmp_path, item))
+    theirs = maybe_extract_prompt(item)
+    assert theirs == SHAPES["trl conversational"](pair.prompt, pair.chosen, pair.rejected)
+
+
 @pytest.mark.parametrize("shape", sorted(SHAPES))
 @pytest.mark.parametrize("names", [("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")])
 def test_scores_in_both_spellings(tmp_path: Path, shape: str, names: tuple[str, str]) -> None:
