@@ -8,43 +8,94 @@ Notation: T tokens, I inputs and O outputs of a layer, r the adapter's rank.
 
 from __future__ import annotations
 
+import functools
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.activations import SiLUActivation
+from transformers.pytorch_utils import Conv1D
 
 from dlm.model import inner_model
+from dlm.recipe import Choice
 
-__all__ = ["accelerated"]
+__all__ = ["accelerated", "choose_products"]
 
 
 @contextmanager
 def accelerated(model: Any, products: str) -> Iterator[None]:
     """Train faster while the context lasts.
 
-    `products`: "torch" (torch's own kernels) or "onednn" (oneDNN's, see `choose_products`). Weights in bf16 are
-    multiplied in bf16 with fp32 sums, and what flows between the layers stays fp32.
+    Args:
+        model: a causal language model or sequence classifier, under PEFT or not.
+        products: "torch" or "onednn" (see `choose_products`).
+
+    Weights in bf16 are multiplied in bf16 with fp32 sums, while what flows between the layers stays fp32. That needs
+    every layer to be known here; a model with others (DoRA, GPT-2's transposed layers) keeps its own forward passes.
     """
     with ExitStack() as stack:
         stack.enter_context(_kernels(products))
-        stack.enter_context(_fp32_stream(model))
-        for module in model.modules():
-            forward = _faster(module)
-            if forward is not None:
-                module.forward = forward
+        swaps = _swaps(model)
+        if swaps is not None:
+            stack.enter_context(_fp32_embeddings(model))
+            for module, forward in swaps:
+                module.forward = functools.partial(forward, module)
                 stack.callback(module.__dict__.pop, "forward")
         yield
 
 
+def choose_products(device: str, dtype: str) -> Choice[str]:
+    """How this machine multiplies fp32 matrices fastest at full precision: "torch" or "onednn".
+
+    torch hands fp32 products on CPU to a library that is slow on some processors; oneDNN is asked for by the setting
+    that allows it lower precision. Whether it takes that liberty is found out by comparison with fp64.
+    """
+    if device != "cpu":
+        return Choice("torch", f"{device} has its own")
+    if dtype != "fp32":
+        return Choice("onednn", "heads and norms of a bf16 base are multiplied in fp32")
+    if not hasattr(torch.backends.mkldnn, "matmul") or not torch.backends.mkldnn.is_available():
+        return Choice("torch", "this build of torch has no other")
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(512, 1024, generator=generator) for _ in range(2))
+    exact = left.double() @ right.double().t()
+    seconds, errors = {}, {}
+    for name in ("torch", "onednn"):
+        with _kernels(name):
+            errors[name] = float((left @ right.t() - exact).abs().max())
+            seconds[name] = _median_seconds(lambda: left @ right.t())
+    ratio = seconds["torch"] / seconds["onednn"]
+    if errors["onednn"] > 8 * errors["torch"]:
+        return Choice("torch", "oneDNN rounds its inputs on this processor")
+    if ratio < 1.1:
+        return Choice("torch", f"oneDNN is not faster here ({ratio:.1f}×)")
+    return Choice("onednn", f"{ratio:.1f}× as fast as torch's own here, in full fp32")
+
+
+def _median_seconds(call: Callable[[], object], repeats: int = 7) -> float:
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
 @contextmanager
 def _kernels(products: str) -> Iterator[None]:
+    if products == "torch":
+        yield
+        return
     settings = torch.backends.mkldnn.matmul
     before = settings.fp32_precision
-    settings.fp32_precision = "bf16" if products == "onednn" else before
+    settings.fp32_precision = "bf16"  # allowed, not taken: `choose_products` made sure
     try:
         yield
     finally:
@@ -52,7 +103,7 @@ def _kernels(products: str) -> Iterator[None]:
 
 
 @contextmanager
-def _fp32_stream(model: Any) -> Iterator[None]:
+def _fp32_embeddings(model: Any) -> Iterator[None]:
     """Embeddings leave as fp32, so that the residual stream is never rounded to the weights' type."""
     handle = inner_model(model).get_input_embeddings().register_forward_hook(lambda _m, _i, out: out.float())
     try:
@@ -61,21 +112,52 @@ def _fp32_stream(model: Any) -> Iterator[None]:
         handle.remove()
 
 
-def _faster(module: Any) -> Callable[[Tensor], Tensor] | None:
-    """A faster forward for a linear layer, or None where the layer's own is kept."""
-    if isinstance(module, LoraLinear):
-        name = module.active_adapters[0] if len(module.active_adapters) == 1 else None
-        plain = type(module.base_layer) is torch.nn.Linear and name not in module.lora_variant
-        if name is None or not plain or module.lora_bias[name] or module.fan_in_fan_out:
+_Swap = tuple[Any, Callable[..., Tensor]]
+
+
+def _swaps(model: Any) -> list[_Swap] | None:
+    """The modules with their faster forward passes; None when a layer is of a kind that is not known here."""
+    swaps: list[_Swap] = []
+    inside: set[int] = set()  # parts of adapted layers, which the adapted layer's own pass reads
+    for module in model.modules():
+        if id(module) in inside:
+            continue
+        if isinstance(module, LoraLinear):
+            if not _is_plain_lora(module):
+                return None
+            inside.update(id(part) for part in module.modules())
+            swaps.append((module, _adapted_forward))
+        elif type(module) is torch.nn.Linear and not module.weight.requires_grad:
+            swaps.append((module, _frozen_forward))
+        elif type(module) is torch.nn.LayerNorm:
+            swaps.append((module, _norm_forward))
+        elif isinstance(module, (Conv1D, BaseTunerLayer)):
             return None
-        return lambda x: _lora_forward(module, name, x)
-    return None
+        elif _is_swiglu(module):
+            swaps.append((module, _swiglu_forward))
+    return swaps
 
 
-def _lora_forward(module: LoraLinear, name: str, x: Tensor) -> Tensor:
+def _is_plain_lora(module: LoraLinear) -> bool:
+    if len(module.active_adapters) != 1 or type(module.base_layer) is not torch.nn.Linear:
+        return False
+    name = module.active_adapters[0]
+    return name in module.lora_A and name not in module.lora_variant and not module.lora_bias[name]
+
+
+def _is_swiglu(module: Any) -> bool:
+    """Llama's feed-forward layer, by its parts: down(silu(gate(x)) · up(x))."""
+    parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    linear = all(isinstance(part, (torch.nn.Linear, LoraLinear)) for part in parts)
+    silu = isinstance(getattr(module, "act_fn", None), (torch.nn.SiLU, SiLUActivation))
+    return linear and silu and len(list(module.children())) == 4
+
+
+def _adapted_forward(module: LoraLinear, x: Tensor) -> Tensor:
     base = module.base_layer
     if module.disable_adapters or module.merged:
-        return _FrozenLinear.apply(x, base.weight, base.bias)  # type: ignore[no-untyped-call]
+        return _frozen_forward(base, x)
+    name = module.active_adapters[0]
     dropped = module.lora_dropout[name](x)
     result: Tensor = _AdaptedLinear.apply(  # type: ignore[no-untyped-call]
         x,
@@ -87,6 +169,43 @@ def _lora_forward(module: LoraLinear, name: str, x: Tensor) -> Tensor:
         module.scaling[name],
     )
     return result
+
+
+def _frozen_forward(module: Any, x: Tensor) -> Tensor:
+    result: Tensor = _FrozenLinear.apply(x, module.weight, module.bias)  # type: ignore[no-untyped-call]
+    return result
+
+
+def _norm_forward(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
+    weight, bias = module.weight, module.bias
+    weights = (None if weight is None else weight.float(), None if bias is None else bias.float())
+    return F.layer_norm(x, module.normalized_shape, *weights, module.eps)
+
+
+def _swiglu_forward(module: Any, x: Tensor) -> Tensor:
+    gate, up = module.gate_proj(x), module.up_proj(x)
+    kind = getattr(module.down_proj, "base_layer", module.down_proj).weight.dtype
+    result: Tensor = module.down_proj(_SwiGlu.apply(gate, up, kind))  # type: ignore[no-untyped-call]
+    return result
+
+
+class _SwiGlu(torch.autograd.Function):
+    """silu(gate) · up; keeps its two inputs in `kind`, the type they are multiplied in next, and nothing else."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor, kind: torch.dtype) -> Tensor:
+        ctx.save_for_backward(gate.to(kind), up.to(kind))
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        gate, up = (kept.float() for kept in ctx.saved_tensors)
+        sigmoid = torch.sigmoid(gate)
+        silu = gate * sigmoid
+        d_up = grad * silu
+        # d silu(g)/dg = σ + silu·(1 − σ)
+        slope = silu.mul_(1 - sigmoid).add_(sigmoid)
+        return slope.mul_(up).mul_(grad), d_up, None
 
 
 class _FrozenLinear(torch.autograd.Function):

@@ -204,7 +204,9 @@ class Layout:
         return self._states(model, batch, headless=True)[batch.ends]
 
     def _states(self, model: Any, batch: Batch, headless: bool) -> Tensor:
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+        inputs = {"input_ids": batch.input_ids}
+        if self.name != "plain":  # where positions do not simply count up, as every architecture does by itself
+            inputs["position_ids"] = batch.position_ids
         if batch.blocks is not None:
             with stream_attention(inner_model(model), batch.blocks):
                 states = self._run(model, inputs, headless)
