@@ -5,9 +5,24 @@ from __future__ import annotations
 import pytest
 
 from dlm.errors import UsageError
-from dlm.recipe import Choice, Recipe, parse_assignment, resolve
+from dlm.recipe import (
+    Choice,
+    PreferenceRecipe,
+    Recipe,
+    ResolvedRecipe,
+    for_phase,
+    parse_assignment,
+    resolve,
+    resolve_preference,
+    resolve_reward,
+)
 
-BASE = {"learning_rate": Choice(5e-3, "tiny"), "min_steps": Choice(120, "short documents")}
+BASE = {
+    "learning_rate": Choice(5e-3, "tiny"),
+    "min_steps": Choice(120, "short documents"),
+    "preference.learning_rate": Choice(1e-3, "tiny"),
+    "preference.beta": Choice(0.3, "tiny"),
+}
 
 
 def test_flag_before_header_before_base_before_default() -> None:
@@ -64,3 +79,67 @@ def test_unset_and_lists() -> None:
     assert (
         resolve(Recipe(), {}, dict([parse_assignment("learning_rate = 2e-4")])).recipe.learning_rate == 2e-4
     )
+
+
+# --- the knobs of one phase --------------------------------------------------------------------------------------
+
+
+def test_a_phase_s_knobs_are_settled_alike() -> None:
+    flags = {"preference.beta": "0.2", "reward.center": 0.5, "lora_r": 4}
+    knobs, origins = resolve_preference({"learning_rate": 2e-5, "beta": 0.7, "method": "simpo"}, BASE, flags)
+    assert (knobs.beta, origins["preference.beta"]) == (0.2, "flag")
+    assert (knobs.learning_rate, origins["preference.learning_rate"]) == (2e-5, "header")
+    assert (knobs.method, knobs.gamma, origins["preference.gamma"]) == ("simpo", 0.5, "default")
+    bare, origins = resolve_preference({}, BASE, {})
+    assert (bare.learning_rate, origins["preference.learning_rate"]) == (1e-3, "base: tiny")
+    assert set(origins) == {f"preference.{name}" for name in PreferenceRecipe.model_fields}
+    reward, origins = resolve_reward({}, BASE, flags)
+    assert (reward.center, origins["reward.center"]) == (0.5, "flag")
+
+
+def test_a_phase_brings_its_own_rate_and_epochs() -> None:
+    settled = resolve(Recipe(lora_r=32), BASE, {"num_epochs": 9})
+    knobs, origins = resolve_preference({"num_epochs": 2}, BASE, {})
+    ours = for_phase(settled, "preference", knobs, origins)
+    assert (ours.recipe.learning_rate, ours.recipe.num_epochs, ours.recipe.min_steps) == (1e-3, 2, 0)
+    assert ours.recipe.lora_r == 32
+    assert ours.origins["learning_rate"] == "preference.learning_rate"
+    assert ours.stated() == {"lora_r": "header", "preference.num_epochs": "header"}
+    assert ours.values()["preference.beta"] == 0.3
+    assert list(ours.values()) == list(ours.origins)
+    stored = ours.to_json()
+    again = ResolvedRecipe.from_json(stored, "as the run began")
+    assert (again.recipe, again.knobs, again.phase) == (ours.recipe, ours.knobs, "preference")
+    assert again.values() == ours.values()
+    assert ResolvedRecipe.from_json(settled.to_json(), "then").recipe == settled.recipe
+
+
+@pytest.mark.parametrize(
+    ("assignment", "hint"),
+    [
+        ("preference.betta=0.2", "preference.beta"),
+        ("prefrence.beta=0.2", "preference.beta"),
+        ("preference.hyperparams.beta=0.2", "preference.beta"),
+        ("beta=0.2", "preference.beta"),
+        ("center=0", "reward.center"),
+        ("reward.centre=0", "reward.center"),
+        ("lora_rr=3", "lora_r"),
+    ],
+)
+def test_the_nearest_knob_is_suggested(assignment: str, hint: str) -> None:
+    with pytest.raises(UsageError) as fault:
+        parse_assignment(assignment)
+    assert fault.value.next_step == f"--set {hint}={assignment.partition('=')[2]}"
+
+
+@pytest.mark.parametrize(
+    "assignment", ["preference.beta=0", "preference.method=ppo", "preference.label_smoothing=0.5",
+                   "reward.center=-1", "reward.num_epochs=0", "preference.include_mined=maybe"],
+)  # fmt: skip
+def test_a_phase_s_values_that_do_not_fit_are_refused_by_name(assignment: str) -> None:
+    name, value = parse_assignment(assignment)
+    settle = resolve_preference if name.startswith("preference") else resolve_reward
+    with pytest.raises(UsageError) as fault:
+        settle({}, {}, {name: value})
+    assert f"{name}:" in fault.value.message
+    assert f"{name}=" in fault.value.found

@@ -10,24 +10,33 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 
 from dlm.errors import UsageError
 
 __all__ = [
+    "PHASE_KNOBS",
     "Choice",
+    "PhaseKnobs",
+    "PreferenceChoices",
+    "PreferenceNumbers",
     "PreferenceRecipe",
     "Recipe",
     "ResolvedRecipe",
     "RewardRecipe",
+    "for_phase",
+    "knob_names",
     "nearest",
     "parse_assignment",
     "resolve",
+    "resolve_preference",
+    "resolve_reward",
 ]
 
 T = TypeVar("T")
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -133,8 +142,8 @@ class Recipe(BaseModel):
     seed: int = Field(42, ge=0, lt=2**63, description="seed of row order, dropout and adapter initialisation")
 
 
-class PreferenceRecipe(BaseModel):
-    """Knobs of the preference phase beside those of `Recipe`, whose learning rate and epochs these replace."""
+class PreferenceChoices(BaseModel):
+    """Which preference phase it is: method, reference, and the pairs it reads. A document names these directly."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -148,6 +157,17 @@ class PreferenceRecipe(BaseModel):
     reference: Literal["pre_adapter", "base"] = Field(
         "pre_adapter", description="DPO's reference: the version this phase starts from, or the base alone"
     )
+    min_margin: float = Field(
+        0.0, ge=0, description="pairs whose two scores differ by less are left out; pairs without scores stay"
+    )
+    include_mined: bool = Field(True, description="train on pairs that were mined, too")
+
+
+class PreferenceNumbers(BaseModel):
+    """The numbers of the preference phase. A document keeps them under `hyperparams`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
     beta: float = Field(
         0.1, gt=0, description="DPO: how strongly the reference holds the policy back; SimPO: scale"
     )
@@ -164,10 +184,10 @@ class PreferenceRecipe(BaseModel):
     )
     learning_rate: float = Field(5e-6, gt=0, le=10, description="peak learning rate of the preference phase")
     num_epochs: int = Field(1, ge=1, description="passes over the pairs")
-    min_margin: float = Field(
-        0.0, ge=0, description="pairs whose two scores differ by less are left out; pairs without scores stay"
-    )
-    include_mined: bool = Field(True, description="train on pairs that were mined, too")
+
+
+class PreferenceRecipe(PreferenceNumbers, PreferenceChoices):
+    """Knobs of the preference phase beside those of `Recipe`, whose learning rate and epochs these replace."""
 
 
 class RewardRecipe(BaseModel):
@@ -183,17 +203,63 @@ class RewardRecipe(BaseModel):
     learning_rate: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the reward phase")
     num_epochs: int = Field(1, ge=1, description="passes over the pairs")
     min_margin: float = Field(
-        0.0, ge=0, description="two scored answers to one prompt make a pair when their scores differ by more"
+        0.0,
+        ge=0,
+        description="two scored answers to one prompt make a pair when their scores differ by more; scored pairs "
+        "that differ by less are left out",
     )
     include_mined: bool = Field(True, description="train on pairs that were mined, too")
 
 
+PhaseKnobs: TypeAlias = PreferenceRecipe | RewardRecipe
+PHASE_KNOBS: Final[Mapping[str, type[PreferenceRecipe] | type[RewardRecipe]]] = {
+    "preference": PreferenceRecipe,
+    "reward": RewardRecipe,
+}
+"""The knobs that one phase alone has, by the phase's name: `beta` is written `preference.beta` beside those of `Recipe`."""
+
+_REPLACED: Final = ("learning_rate", "num_epochs")  # knobs of `Recipe` whose value a phase brings itself
+_STATED: Final = ("flag", "header")
+
+
 @dataclass(frozen=True)
 class ResolvedRecipe:
-    """A recipe with, for every knob, where its value came from (knob name → text)."""
+    """A phase's recipe with, for every knob, where its value came from (knob name → text).
+
+    `knobs` are those that the phase alone has, `phase` is its name; their origins are named `preference.beta`.
+    """
 
     recipe: Recipe
     origins: Mapping[str, str]
+    knobs: PhaseKnobs | None = None
+    phase: str = ""
+
+    def values(self) -> dict[str, Any]:
+        """Every knob by its name, in the order of `origins`."""
+        found = self.recipe.model_dump()
+        if self.knobs is not None:
+            found |= {f"{self.phase}.{name}": value for name, value in self.knobs.model_dump().items()}
+        return {name: found[name] for name in self.origins}
+
+    def stated(self) -> dict[str, str]:
+        """The knobs that the user stated: name → flag or header."""
+        return {name: origin for name, origin in self.origins.items() if origin in _STATED}
+
+    def to_json(self) -> dict[str, Any]:
+        """As a run and a version keep it: the recipe, and the phase's own knobs under its name."""
+        stored = self.recipe.model_dump(mode="json")
+        return stored if self.knobs is None else {**stored, self.phase: self.knobs.model_dump(mode="json")}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any], origin: str) -> ResolvedRecipe:
+        """What `to_json` wrote, all of it with one origin."""
+        plain = {name: value for name, value in stored.items() if name not in PHASE_KNOBS}
+        origins = dict.fromkeys(Recipe.model_fields, origin)
+        for phase, model in PHASE_KNOBS.items():
+            if phase in stored:
+                origins |= dict.fromkeys((f"{phase}.{name}" for name in model.model_fields), origin)
+                return cls(Recipe(**plain), origins, model(**stored[phase]), phase)
+        return cls(Recipe(**plain), origins)
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
@@ -201,8 +267,14 @@ def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), "")
 
 
+def knob_names() -> tuple[str, ...]:
+    """Every knob, those of one phase as `preference.beta`."""
+    phases = (f"{phase}.{name}" for phase, model in PHASE_KNOBS.items() for name in model.model_fields)
+    return (*Recipe.model_fields, *phases)
+
+
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Read `key=value` as a knob and its raw value.
+    """Read `key=value` as a knob and its raw value; a knob of one phase is written `preference.beta=0.2`.
 
     A value is taken as it is written, a list in brackets (`[q_proj, v_proj]`) apart, and `null` for unset; the recipe
     itself says whether it fits.
@@ -213,16 +285,27 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     key, sign, raw = (part.strip() for part in text.partition("="))
     if not sign or not key or not raw:
         raise UsageError(f"--set takes key=value, found {text!r}", next_step="for example: --set lora_r=16")
-    if key not in Recipe.model_fields:
-        hint = nearest(key, tuple(Recipe.model_fields))
+    if key not in knob_names():
+        hint = _nearest_knob(key)
         raise UsageError(
             f"unknown knob {key!r}",
-            expected=f"one of {', '.join(Recipe.model_fields)}",
+            expected=f"one of {', '.join(knob_names())}",
             next_step=f"--set {hint}={raw}" if hint else "",
         )
     if raw.startswith("[") and raw.endswith("]"):
         return key, [name for part in raw[1:-1].split(",") if (name := part.strip().strip("'\""))]
     return key, None if raw in ("null", "~") else raw
+
+
+def _nearest_knob(key: str) -> str:
+    """The knob most likely meant: one of the same phase first, then one that a phase has under this very name."""
+    phase, dot, name = key.partition(".")
+    if dot:
+        phase = nearest(phase, tuple(PHASE_KNOBS))
+        near = nearest(name.rpartition(".")[2], tuple(PHASE_KNOBS[phase].model_fields)) if phase else ""
+        return f"{phase}.{near}" if near else ""
+    owners = [f"{phase}.{key}" for phase, model in PHASE_KNOBS.items() if key in model.model_fields]
+    return owners[0] if owners else nearest(key, knob_names())
 
 
 def resolve(
@@ -236,30 +319,82 @@ def resolve(
         UsageError: a flag's value is out of range (all such values are named).
     """
     stated = {name: getattr(header, name) for name in header.model_fields_set if name in Recipe.model_fields}
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for name in Recipe.model_fields:
-        if name in flags:
-            values[name], origins[name] = flags[name], "flag"
-        elif name in stated:
-            values[name], origins[name] = stated[name], "header"
-        elif name in base_defaults:
-            values[name], origins[name] = base_defaults[name].value, f"base: {base_defaults[name].reason}"
-        else:
-            origins[name] = "default"
+    values, origins = _settle(Recipe, stated, base_defaults, flags)
     by_base = origins["min_steps"].startswith("base")
     if by_base and ("num_epochs" in flags or "num_epochs" in stated):
         values["min_steps"], origins["min_steps"] = 0, "num_epochs was stated"
+    return ResolvedRecipe(_checked(Recipe, values), origins)
+
+
+def resolve_preference(
+    header: Mapping[str, Any], base_defaults: Mapping[str, Choice[Any]], flags: Mapping[str, Any]
+) -> tuple[PreferenceRecipe, dict[str, str]]:
+    """Settle the preference phase's own knobs, as `resolve` does; returns them and their origins.
+
+    Args:
+        header: what the header states (`Preference.stated`), by names without a dot.
+        base_defaults, flags: by names such as `preference.beta`; others are not looked at.
+
+    Raises:
+        UsageError: a flag's value is out of range (all such values are named).
+    """
+    values, origins = _settle(PreferenceRecipe, header, base_defaults, flags, "preference.")
+    return _checked(PreferenceRecipe, values, "preference."), origins
+
+
+def resolve_reward(
+    header: Mapping[str, Any], base_defaults: Mapping[str, Choice[Any]], flags: Mapping[str, Any]
+) -> tuple[RewardRecipe, dict[str, str]]:
+    """`resolve_preference` for the reward phase: names such as `reward.center`."""
+    values, origins = _settle(RewardRecipe, header, base_defaults, flags, "reward.")
+    return _checked(RewardRecipe, values, "reward."), origins
+
+
+def for_phase(
+    resolved: ResolvedRecipe, phase: str, knobs: PhaseKnobs, origins: Mapping[str, str]
+) -> ResolvedRecipe:
+    """The recipe of a phase that brings its own learning rate and epochs; it is not stretched to `min_steps`."""
+    own = {name: getattr(knobs, name) for name in _REPLACED}
+    recipe = resolved.recipe.model_copy(update={**own, "min_steps": 0})
+    replaced = {name: f"{phase}.{name}" for name in _REPLACED}
+    replaced["min_steps"] = f"the {phase} phase reads its pairs {phase}.num_epochs times"
+    return ResolvedRecipe(recipe, {**resolved.origins, **replaced, **origins}, knobs, phase)
+
+
+def _settle(
+    model: type[BaseModel],
+    stated: Mapping[str, Any],
+    base_defaults: Mapping[str, Choice[Any]],
+    flags: Mapping[str, Any],
+    prefix: str = "",
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values by field, defaults left out, and origins by knob (the field's name behind `prefix`)."""
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in model.model_fields:
+        knob = prefix + name
+        if knob in flags:
+            values[name], origins[knob] = flags[knob], "flag"
+        elif name in stated:
+            values[name], origins[knob] = stated[name], "header"
+        elif knob in base_defaults:
+            values[name], origins[knob] = base_defaults[knob].value, f"base: {base_defaults[knob].reason}"
+        else:
+            origins[knob] = "default"
+    return values, origins
+
+
+def _checked(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
     try:
-        return ResolvedRecipe(Recipe(**values), origins)
+        return model(**values)
     except ValidationError as error:
         faults = {
             str(fault["loc"][0]): fault for fault in error.errors()
         }  # a union reports each of its members
     raise UsageError(
         "the recipe cannot be used: "
-        + "; ".join(f"{name}: {fault['msg']}" for name, fault in faults.items()),
-        expected="; ".join(f"{name}: {Recipe.model_fields[name].description}" for name in faults),
-        found="; ".join(f"{name}={fault['input']}" for name, fault in faults.items()),
+        + "; ".join(f"{prefix}{name}: {fault['msg']}" for name, fault in faults.items()),
+        expected="; ".join(f"{prefix}{name}: {model.model_fields[name].description}" for name in faults),
+        found="; ".join(f"{prefix}{name}={fault['input']}" for name, fault in faults.items()),
         next_step="dlm train --help names the page with every knob and its range",
     )

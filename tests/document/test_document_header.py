@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from dlm.document import Header, Training, new_document, parse
+from dlm.document import Header, Preference, PreferenceSettings, Reward, Training, new_document, parse
 from dlm.errors import DocumentError, Problem
-from dlm.recipe import Choice, Recipe, resolve
+from dlm.recipe import Choice, PreferenceRecipe, Recipe, RewardRecipe, resolve
 from hostile_text import HEADER
 
 EVERYTHING = """\
@@ -45,10 +45,14 @@ training:
     facts_2: {}
   preference:
     enabled: no
-    method: orpo
-    loss_type: ipo
+    method: simpo
+    loss_type: ipo_sum
     reference: base
-    hyperparams: {beta: 0.3, alpha: 0.2, learning_rate: 1.0E-6, num_epochs: 2}
+    min_margin: 0.5
+    include_mined: no
+    hyperparams:
+      {beta: 0.3, alpha: 0.2, gamma: 1, label_smoothing: 0.1, sft_weight: 2, learning_rate: 1.0E-6, num_epochs: 2}
+  reward: {center: 0, learning_rate: 1e-3, num_epochs: 2, min_margin: 1.5, include_mined: no}
 export: {}
 judge: cli:./score --fast
 evals:
@@ -92,8 +96,14 @@ def test_every_key_of_the_format_loads() -> None:
     assert (training.sources or [])[1].include == ["**/*"]
     assert set(training.adapters or {}) == {"tone", "facts_2"}
     assert training.preference.enabled is False
-    assert training.preference.hyperparams.model_dump() == {
-        "beta": 0.3, "alpha": 0.2, "learning_rate": 1e-6, "num_epochs": 2,
+    assert training.preference.model_fields_set == set(Preference.model_fields)
+    assert training.preference.stated == {
+        "method": "simpo", "loss_type": "ipo_sum", "reference": "base", "min_margin": 0.5, "include_mined": False,
+        "beta": 0.3, "alpha": 0.2, "gamma": 1.0, "label_smoothing": 0.1, "sft_weight": 2.0,
+        "learning_rate": 1e-6, "num_epochs": 2,
+    }  # fmt: skip
+    assert training.reward.stated == {
+        "center": 0.0, "learning_rate": 1e-3, "num_epochs": 2, "min_margin": 1.5, "include_mined": False,
     }  # fmt: skip
     assert header.evals["tables"].n == 50
     assert header.gate is not None
@@ -108,9 +118,20 @@ def test_defaults_are_those_of_the_format() -> None:
     assert (preference.enabled, preference.method, preference.loss_type, preference.reference) == (
         None, "dpo", "sigmoid", "pre_adapter",
     )  # fmt: skip
-    assert preference.hyperparams.model_dump() == {
+    numbers = preference.hyperparams.model_dump()
+    assert {name: numbers[name] for name in ("beta", "alpha", "learning_rate", "num_epochs")} == {
         "beta": 0.1, "alpha": 0.1, "learning_rate": 5e-6, "num_epochs": 1,
     }  # fmt: skip
+
+
+def test_the_header_and_the_recipe_know_the_same_knobs_of_a_phase() -> None:
+    """A knob is described once; the document only nests them."""
+    nested = {**Preference.model_fields, **PreferenceSettings.model_fields}
+    assert nested.keys() - {"enabled", "hyperparams"} == PreferenceRecipe.model_fields.keys()
+    assert Reward.model_fields.keys() == RewardRecipe.model_fields.keys()
+    for name, field in PreferenceRecipe.model_fields.items():
+        assert (nested[name].default, nested[name].description) == (field.default, field.description)
+        assert nested[name].metadata == field.metadata
 
 
 def test_only_stated_knobs_count_as_the_headers() -> None:
@@ -203,6 +224,11 @@ export:
         ("training: {adapters: {tone: {num_epochs: 3}}}", 30, "unknown-key", "num_epochs"),
         ("training: {preference: {enabled: maybe}}", 34, "bad-value", "true or false"),
         ("training: {preference: {beta: 0.1}}", 25, "unknown-key", "hyperparams.beta"),
+        ("training: {preference: {method: ppo}}", 33, "bad-value", "'simpo'"),
+        ("training: {preference: {hyperparams: {label_smoothing: 0.5}}}", 56, "bad-value", "less than 0.5"),
+        ("training: {preference: {min_margin: -1}}", 37, "bad-value", "at least 0"),
+        ("training: {reward: {centre: 1}}", 21, "unknown-key", "center"),
+        ("training: {reward: {num_epochs: 0}}", 33, "bad-value", "at least 1"),
         ("training: [a]", 11, "bad-value", "a list"),
         ("dlm_version: 16", 14, "bad-value", "newer"),
         ("dlm_version: 0", 14, "bad-value", "at least 1"),
@@ -263,7 +289,8 @@ def test_the_starter_explains_every_key_with_its_default() -> None:
         assert stated, name
         loaded = getattr(header_of(f"training: {{{name}: {stated[1]}}}").training, name)
         assert loaded == field.default, name
-    for name in [*Header.model_fields, *Training.model_fields]:
+    known = [Header, Training, Preference, PreferenceSettings, Reward]
+    for name in [name for model in known for name in model.model_fields]:
         assert re.search(rf"^[#\s]*{name}:", header, re.MULTILINE), name
 
 
@@ -274,7 +301,12 @@ def test_the_starter_loads_with_every_line_uncommented() -> None:
     head = re.sub(r"(?m)^  # (?=adapters)", "  ", head)
     document = parse(f"---\n{head}\n---\n{body}")
     assert document.header.model_fields_set == set(Header.model_fields)
-    assert document.header.training.model_fields_set == set(Training.model_fields)
+    training = document.header.training
+    assert training.model_fields_set == set(Training.model_fields)
+    assert training.preference.model_fields_set == set(Preference.model_fields)
+    assert training.preference.hyperparams == PreferenceSettings.model_validate({})
+    assert training.reward == Reward.model_validate({})
+    assert training.reward.model_fields_set == set(Reward.model_fields)
 
 
 def test_header_is_not_needed_twice() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from dlm.document.ulid import is_ulid
-from dlm.recipe import Recipe
+from dlm.recipe import PreferenceChoices, PreferenceNumbers, Recipe, RewardRecipe
 
 __all__ = [
     "DOCUMENT_VERSION",
@@ -24,6 +24,7 @@ __all__ = [
     "Header",
     "Preference",
     "PreferenceSettings",
+    "Reward",
     "Source",
     "Training",
 ]
@@ -65,31 +66,34 @@ class AdapterSettings(BaseModel):
     learning_rate: float = Field(2e-4, gt=0)
 
 
-class PreferenceSettings(BaseModel):
-    """Knobs of the preference phase."""
-
-    model_config = _STRICT
-
-    beta: float = Field(0.1, gt=0, description="DPO: how strongly the reference holds the policy back")
-    alpha: float = Field(0.1, ge=0, description="ORPO: weight of the odds-ratio term")
-    learning_rate: float = Field(5e-6, gt=0, description="peak learning rate of the preference phase")
-    num_epochs: int = Field(1, ge=1, description="passes over the pairs")
+class PreferenceSettings(PreferenceNumbers):
+    """The numbers of the preference phase, as the recipe describes them."""
 
 
-class Preference(BaseModel):
-    """The preference phase."""
+class Preference(PreferenceChoices):
+    """The preference phase: the recipe's knobs, in the format's own nesting."""
 
-    model_config = _STRICT
-
-    enabled: bool | None = Field(None, description="unset = as soon as the document has pairs")
-    method: Literal["dpo", "orpo"] = Field(
-        "dpo", description="dpo (arXiv 2305.18290) or orpo (arXiv 2403.07691)"
-    )
-    loss_type: Literal["sigmoid", "hinge", "ipo"] = Field("sigmoid", description="DPO's loss")
-    reference: Literal["pre_adapter", "base"] = Field(
-        "pre_adapter", description="DPO's reference: the version before this phase, or the base"
-    )
+    enabled: bool | None = Field(None, description="unset = as soon as there are pairs")
     hyperparams: PreferenceSettings = Field(default_factory=lambda: PreferenceSettings.model_validate({}))
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The knobs that the document names, by the names of `PreferenceRecipe`."""
+        own = self.model_fields_set & PreferenceChoices.model_fields.keys()
+        numbers = self.hyperparams.model_fields_set
+        return {
+            **{name: getattr(self, name) for name in own},
+            **{name: getattr(self.hyperparams, name) for name in numbers},
+        }
+
+
+class Reward(RewardRecipe):
+    """The reward phase, as the recipe describes it."""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The knobs that the document names."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class Training(Recipe):
@@ -102,6 +106,7 @@ class Training(Recipe):
         None, description="named adapters: {name: settings}"
     )
     preference: Preference = Field(default_factory=lambda: Preference.model_validate({}))
+    reward: Reward = Field(default_factory=lambda: Reward.model_validate({}))
 
 
 class Export(BaseModel):

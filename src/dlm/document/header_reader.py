@@ -22,6 +22,7 @@ from dlm.document.header import (
     Header,
     Preference,
     PreferenceSettings,
+    Reward,
     Source,
     Training,
 )
@@ -63,7 +64,15 @@ _NO_SUCH_KNOB: Final[dict[str, str]] = {
 """Unknown keys under `training` whose nearest known key would mislead, with what holds instead."""
 
 _BLOCKS: Final = frozenset(
-    {"training", "training.preference", "training.preference.hyperparams", "export", "evals", "gate"}
+    {
+        "training",
+        "training.preference",
+        "training.preference.hyperparams",
+        "training.reward",
+        "export",
+        "evals",
+        "gate",
+    }
 )
 
 
@@ -255,6 +264,7 @@ def _suggest(message: str, path: tuple[str, ...]) -> tuple[str, str]:
             ("training",),
             ("training", "preference"),
             ("training", "preference", "hyperparams"),
+            ("training", "reward"),
         )
         if path[-1] in _known_keys(parent)
     ]
@@ -270,6 +280,7 @@ def _known_keys(path: tuple[str, ...]) -> tuple[str, ...]:
         ("training",): Training,
         ("training", "preference"): Preference,
         ("training", "preference", "hyperparams"): PreferenceSettings,
+        ("training", "reward"): Reward,
         ("export",): Export,
         ("gate",): Gate,
     }

@@ -39,6 +39,10 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #   eval_every_steps: null           # null = about ten validations in a run
 #   save_every_steps: null           # null = a checkpoint at every validation
 #   keep_last: 3                     # checkpoints kept per run
+#   keep_best: false                 # true = also keep the checkpoint that scored best, and make the version of it
+#   early_stopping: null             # stop after so many validations without a better one; null = never
+#   layout: auto                     # how rows become a batch; auto = the fastest one that computes right
+#   matmul: auto                     # kernels of the frozen layers on a CPU; auto = the fastest in full fp32
 #   # ---- files beside this document that are read as prose
 #   sources:
 #     - path: notes                  # a file or folder next to this document
@@ -46,13 +50,29 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #       exclude: ["drafts/**"]       # default: none
 #   # ---- named adapters: read and checked; training on them is not offered yet
 #   # adapters: {tone: {lora_r: 4}}
-#   # ---- the preference phase: read and checked; this version of dlm trains the first phase only
+#   # ---- the preference phase, which follows when there are pairs; a base may bring its own defaults for these, too
 #   preference:
-#     enabled: true
-#     method: dpo                    # dpo or orpo
-#     loss_type: sigmoid             # sigmoid, hinge or ipo (dpo only)
+#     enabled: null                  # null = as soon as there are pairs; false = never, unless --phase asks for it
+#     method: dpo                    # dpo, orpo or simpo
+#     loss_type: sigmoid             # sigmoid, hinge, ipo, ipo_sum or robust (dpo only)
 #     reference: pre_adapter         # pre_adapter = the version before this phase; or base (dpo only)
-#     hyperparams: {beta: 0.1, alpha: 0.1, learning_rate: 5e-6, num_epochs: 1}
+#     min_margin: 0.0                # pairs whose two scores differ by less are left out
+#     include_mined: true            # false = only pairs written by hand
+#     hyperparams:
+#       beta: 0.1                    # dpo: how strongly the reference holds; simpo: scale
+#       alpha: 0.1                   # orpo: weight of the odds-ratio term
+#       gamma: 0.5                   # simpo: margin
+#       label_smoothing: 0.0         # dpo sigmoid and robust: share of pairs labelled the wrong way
+#       sft_weight: 0.0              # weight of the chosen answers' own loss, which guards facts
+#       learning_rate: 5e-6
+#       num_epochs: 1                # passes over the pairs
+#   # ---- the reward phase, which runs only when asked for: dlm train --phase reward
+#   reward:
+#     center: 0.01                   # keeps scores near zero
+#     learning_rate: 1e-4
+#     num_epochs: 1
+#     min_margin: 0.0                # least difference of two scores that makes a pair
+#     include_mined: true
 
 # Read and checked, for commands that this version of dlm does not have yet:
 # export: {}
