@@ -9,6 +9,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dlm.training.examples import Example, Row
+from dlm.training.layout import Layout
 
 BOS, END, PAD = 256, 257, 258
 
@@ -82,3 +83,8 @@ def example(prompt: str, answer: str) -> Example:
     chat = ByteChat()
     ids = (*chat.prompt_ids(prompt), *chat.completion_ids(answer))
     return Example(chat_row(prompt, answer), ids, len(chat.prompt_ids(prompt)))
+
+
+def plain_layout() -> Layout:
+    """Padded rows, through the trunk and then the head: what `Layout.of` finds for `tiny_model`."""
+    return Layout("plain", PAD, "cpu", headless=True)

@@ -17,13 +17,13 @@ from dlm.recipe import Recipe
 from dlm.training import checkpoints
 from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example
-from dlm.training.layout import PlainLayout
-from dlm.training.loop import LoopResult, Plan, derived_seed, learning_rate, make_optimizer, run_loop
-from dlm.training.losses import SftObjective
-from tiny_training import PAD, Recorder, tiny_model
+from dlm.training.loop import HeldOut, LoopResult, learning_rate, make_optimizer, run_loop
+from dlm.training.objectives import SftObjective
+from dlm.training.planning import Plan, Sampler, derived_seed
+from tiny_training import Recorder, plain_layout, tiny_model
 
 pytestmark = pytest.mark.torch
-OBJECTIVE = SftObjective(PlainLayout(PAD), "cpu")
+OBJECTIVE = SftObjective(plain_layout())
 PLAN = Plan(n_examples=9, rows_per_step=4, micro_rows=2, total_steps=14, eval_every=5, save_every=3)
 
 
@@ -42,7 +42,7 @@ def run(
     settings = recipe or Recipe(learning_rate=1e-2, keep_last=2)
     optimizer = make_optimizer(model, settings)
     progress = checkpoints.load_newest(folder, model, optimizer, pytest.fail) if resume else Progress()
-    held_out = {"valid": rows[:2]}
+    held_out = [HeldOut("valid", OBJECTIVE, rows[:2])]
     done = run_loop(model, OBJECTIVE, rows, held_out, settings, plan, optimizer, progress, recorder, folder)
     return model, done
 
@@ -109,13 +109,13 @@ def test_an_epoch_reads_every_row_once(n: int, rows_per_step: int, seed: int) ->
     plan = Plan(n, rows_per_step, 1, 10**6, 1, 1)
     for epoch in range(2):
         steps = range(epoch * plan.steps_per_epoch + 1, (epoch + 1) * plan.steps_per_epoch + 1)
-        read = Counter(index for step in steps for index in plan.window(step, seed))
+        read = Counter(index for step in steps for index in Sampler(plan, seed).window(step))
         assert read == Counter(range(n))
 
 
 def test_epochs_differ_and_seeds_differ() -> None:
     plan = Plan(50, 50, 1, 10, 1, 1)
-    assert len({tuple(plan.window(step, seed)) for step in (1, 2) for seed in (1, 7)}) == 4
+    assert len({tuple(Sampler(plan, seed).window(step)) for step in (1, 2) for seed in (1, 7)}) == 4
 
 
 @pytest.mark.parametrize(("scheduler", "middle"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)])
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_a_number_names_its_rows_and_keeps_the_checkpoint(
 
     optimizer = make_optimizer(model, Recipe())
     with pytest.raises(NonFiniteError) as fault:
-        run_loop(model, OBJECTIVE, uneven, {}, Recipe(), PLAN, optimizer, Progress(), Poison(), tmp_path)
+        run_loop(model, OBJECTIVE, uneven, [], Recipe(), PLAN, optimizer, Progress(), Poison(), tmp_path)
     assert "step 4" in fault.value.message
     assert "doc.dlm:1" in fault.value.found
     assert checkpoints.saved_steps(tmp_path) == [3]
@@ -191,7 +191,7 @@ def test_weights_that_are_not_numbers_are_never_saved(uneven: list[Example], tmp
 
     plan, optimizer = Plan(9, 4, 2, 1, 1, 1), make_optimizer(model, Recipe())
     with pytest.raises(NonFiniteError, match="not finite"):
-        run_loop(model, OBJECTIVE, uneven, {}, Recipe(), plan, optimizer, Progress(), Overflow(), tmp_path)
+        run_loop(model, OBJECTIVE, uneven, [], Recipe(), plan, optimizer, Progress(), Overflow(), tmp_path)
     assert checkpoints.saved_steps(tmp_path) == []
 
 
@@ -210,7 +210,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     progress = checkpoints.load_newest(tmp_path / "b", model, optimizer, said.append)
     assert progress.step == 6
     assert "step 7" in said[0]
-    run_loop(model, OBJECTIVE, uneven, {}, recipe, PLAN, optimizer, progress, Recorder(), tmp_path / "b")
+    run_loop(model, OBJECTIVE, uneven, [], recipe, PLAN, optimizer, progress, Recorder(), tmp_path / "b")
     for name, value in trainable(whole).items():
         assert torch.equal(value, trainable(model)[name]), name
 
@@ -238,8 +238,8 @@ def test_a_stop_asked_for_before_the_first_step_takes_none(uneven: list[Example]
 @pytest.mark.parametrize("seed", [0, 2**62, 2**63 - 1])
 def test_every_seed_of_the_recipe_works(seed: int) -> None:
     plan = Plan(50, 50, 1, 10, 1, 1)
-    assert sorted(plan.window(1, seed)) == list(range(50))
-    assert plan.window(2, seed) != plan.window(1, seed + 1 if seed < 2**63 - 1 else 0)
+    assert sorted(Sampler(plan, seed).window(1)) == list(range(50))
+    assert Sampler(plan, seed).window(2) != Sampler(plan, seed + 1 if seed < 2**63 - 1 else 0).window(1)
     torch.manual_seed(derived_seed(seed, "step", 10**9))
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ from safetensors.torch import load_file, save_file
 
 from dlm.errors import StoreError
 
-__all__ = ["Progress", "discard", "load_newest", "save", "save_adapter", "saved_steps", "step_of"]
+__all__ = [
+    "Progress",
+    "discard",
+    "load_adapter_of",
+    "load_newest",
+    "save",
+    "save_adapter",
+    "saved_steps",
+    "step_of",
+]
 
 _PREFIX = "step-"
 _PARTIAL = ".partial-"
@@ -32,11 +41,14 @@ _PARTIAL = ".partial-"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimiser steps done, tokens read, seconds spent training."""
+    """Where a run stands: optimiser steps done, tokens read, seconds spent training, and the best evaluation so far."""
 
     step: int = 0
     num_tokens: int = 0
     elapsed_s: float = 0.0
+    best_step: int | None = None
+    best: Mapping[str, float] = field(default_factory=dict)  # the metrics that decided it
+    without_better: int = 0  # evaluations since then
 
 
 def saved_steps(folder: Path) -> list[int]:
@@ -77,20 +89,28 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def save(
-    folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress, *, keep_last: int
+    folder: Path,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    *,
+    keep_last: int,
+    best: int | None = None,
 ) -> Path:
-    """Write a checkpoint atomically, then remove all but the newest `keep_last`.
+    """Write a checkpoint atomically, then remove all but the newest `keep_last` and that of step `best`.
 
     Raises:
         StoreError: the disk refuses; the checkpoints before stay.
     """
     with _disk_faults(folder):
-        return _save(folder, model, optimizer, progress, keep_last)
+        target = _save(folder, model, optimizer, progress)
+        for step in saved_steps(folder)[:-keep_last]:
+            if step != best:
+                shutil.rmtree(step_folder(folder, step))
+        return target
 
 
-def _save(
-    folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress, keep_last: int
-) -> Path:
+def _save(folder: Path, model: Any, optimizer: torch.optim.Optimizer, progress: Progress) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(f"{_PARTIAL}*"):
         shutil.rmtree(leftover)
@@ -104,8 +124,6 @@ def _save(
     target = step_folder(folder, progress.step)
     partial.rename(target)
     _sync(folder)
-    for step in saved_steps(folder)[:-keep_last]:
-        shutil.rmtree(step_folder(folder, step))
     return target
 
 
@@ -130,20 +148,43 @@ def load_newest(
 def _load(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
     progress = Progress(**json.loads((checkpoint / "progress.json").read_text(encoding="utf-8")))
     tensors = load_file(str(checkpoint / "optimizer.safetensors"))
+    fused = optimizer.defaults.get("fused")
     moments = {
         parameter: {
-            "step": tensors[f"{name}:step"],
+            # the fused kernel counts on the device, the others on the CPU
+            "step": tensors[f"{name}:step"].to(parameter.device if fused else "cpu"),
             "exp_avg": tensors[f"{name}:exp_avg"].to(parameter.device),
             "exp_avg_sq": tensors[f"{name}:exp_avg_sq"].to(parameter.device),
         }
         for name, parameter in _trainable(model)
     }
+    _load_adapter(checkpoint, model)
+    optimizer.state.update(moments)
+    return progress
+
+
+def load_adapter_of(folder: Path, step: int, model: Any) -> None:
+    """Put the adapter of one checkpoint into the model, to publish it instead of the last one's.
+
+    Raises:
+        StoreError: the checkpoint is not there, or damaged.
+    """
+    checkpoint = step_folder(folder, step)
+    try:
+        _load_adapter(checkpoint, model)
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise StoreError(
+            f"the checkpoint of step {step} cannot be read: {error}",
+            where=str(checkpoint),
+            next_step="dlm checkpoints DOCUMENT lists those that are there",
+        ) from error
+
+
+def _load_adapter(checkpoint: Path, model: Any) -> None:
     adapter = load_file(str(checkpoint / "adapter_model.safetensors"))
     unexpected = set_peft_model_state_dict(model, adapter).unexpected_keys
     if unexpected:
         raise KeyError(f"unexpected tensor {unexpected[0]}")
-    optimizer.state.update(moments)
-    return progress
 
 
 def _trainable(model: Any) -> list[tuple[str, torch.nn.Parameter]]:

@@ -1,36 +1,42 @@
 """The training loop: windows of rows in, optimiser steps out.
 
-One optimiser step reads one window of rows, in micro-batches, and divides the summed loss by the whole window's
-denominator: gradient accumulation is exact whatever the micro-batch. Everything random is a function of (seed, step)
-or (seed, epoch), so a run that continues from a checkpoint takes the same steps as one that never stopped.
+One optimiser step reads one window of rows, in micro-batches, and divides every summed part of the loss by the whole
+window's count: gradient accumulation is exact whatever the micro-batch and however many processes share the window.
+Everything random is a function of (seed, step) or (seed, epoch), so a run that continues from a checkpoint takes the same
+steps as one that never stopped.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from dlm.errors import NonFiniteError
 from dlm.recipe import Recipe
 from dlm.training import checkpoints
 from dlm.training.checkpoints import Progress
-from dlm.training.examples import Example
-from dlm.training.objectives import Objective, Outcome
+from dlm.training.finite import blame, require_finite
+from dlm.training.layout import Layout
+from dlm.training.objectives import Objective
+from dlm.training.optimizer import Gradients, learning_rate, make_optimizer, trainable
+from dlm.training.planning import Plan, Sampler, derived_seed
+from dlm.training.scoring import HeldOut, Selection, add, evaluate, means, same_names
+from dlm.training.world import World, current
 
 __all__ = [
+    "HeldOut",
     "LoopResult",
     "Observer",
     "Plan",
+    "Selection",
     "evaluate",
     "learning_rate",
     "make_optimizer",
@@ -40,42 +46,17 @@ __all__ = [
 ]
 
 
-_PREFIXED = ("mean_token_accuracy", "nll_loss")  # metrics that carry `train_` while training, as the field has them
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The length of a run, settled before it starts and stored with it. Steps count optimiser steps from 1."""
-
-    n_examples: int
-    rows_per_step: int
-    micro_rows: int
-    total_steps: int
-    eval_every: int
-    save_every: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.n_examples / self.rows_per_step)
-
-    def window(self, step: int, seed: int) -> list[int]:
-        """Indices of the examples that step `step` (from 1) reads; each epoch is a fresh permutation."""
-        epoch, place = divmod(step - 1, self.steps_per_epoch)
-        generator = torch.Generator().manual_seed(derived_seed(seed, "order", epoch))
-        order: list[int] = torch.randperm(self.n_examples, generator=generator).tolist()
-        return order[place * self.rows_per_step : (place + 1) * self.rows_per_step]
-
-    def epoch_at(self, step: int) -> float:
-        return step / self.steps_per_epoch
-
-
-def derived_seed(seed: int, purpose: str, number: int) -> int:
-    """A 63-bit seed for one use of randomness, unrelated to every other use of the same seed."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{purpose}:{number}".encode()).digest()[:8]) >> 1
+_PREFIXED = (
+    "mean_token_accuracy",
+    "nll_loss",
+)  # metrics that carry `train_` while training, as the field has them
 
 
 class Observer(Protocol):
-    """Who watches a run: takes metrics as they come, and may ask for a stop at the next step boundary."""
+    """Who watches a run: takes metrics as they come, and may ask for a stop at the next step boundary.
+
+    Of several processes only the main one's observer is told anything; each one's is asked for a stop.
+    """
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None: ...
     def before_checkpoint(self) -> None: ...
@@ -85,35 +66,26 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class LoopResult:
-    """How the loop ended: progress, the last value of each metric, and why it stopped early ("" = it did not)."""
+    """How the loop ended.
+
+    `stopped` says why it ended before its planned steps ("" = it did not). An `interrupted` run was stopped from outside
+    and can go on; one that stopped early because nothing got better is complete.
+    """
 
     progress: Progress
-    last: dict[str, float]
+    last: dict[str, float]  # the last value of each metric
     stopped: str
+    interrupted: bool = False
 
+    @property
+    def best_step(self) -> int | None:
+        """The step of the best evaluation; its checkpoint is there when the recipe keeps the best."""
+        return self.progress.best_step
 
-def learning_rate(step: int, total_steps: int, recipe: Recipe) -> float:
-    """The rate for step `step` (from 1): linear warm-up, then cosine, linear or constant down to step `total_steps`."""
-    warmup = math.ceil(recipe.warmup_ratio * total_steps)
-    if step <= warmup:
-        return recipe.learning_rate * step / warmup
-    done = (step - warmup - 1) / max(
-        total_steps - warmup, 1
-    )  # 0 at the first step after warm-up, never quite 1
-    shape = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
-    return recipe.learning_rate * shape[recipe.lr_scheduler]
-
-
-def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
-    """AdamW over what is trainable."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
-        trainable,
-        lr=recipe.learning_rate,
-        betas=(recipe.adam_beta1, recipe.adam_beta2),
-        eps=recipe.adam_epsilon,
-        weight_decay=recipe.weight_decay,
-    )
+    @property
+    def best(self) -> dict[str, float]:
+        """The metrics that made it the best."""
+        return dict(self.progress.best)
 
 
 def peak_memory_mb(device: str) -> float:
@@ -124,163 +96,179 @@ def peak_memory_mb(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def require_finite(model: Any, step: int) -> None:
-    """Raises `NonFiniteError` when a trainable tensor holds anything but finite numbers."""
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not bool(torch.isfinite(parameter).all()):
-            raise NonFiniteError(
-                f"step {step} left numbers that are not finite in {name}; they were not saved",
-                next_step="lower the learning rate: --set learning_rate=…",
-            )
-
-
 def run_loop(
     model: Any,
-    objective: Objective,
-    train: Sequence[Example],
-    held_out: Mapping[str, Sequence[Example]],
+    objective: Objective[Any],
+    train: Sequence[Any],
+    held_out: Sequence[HeldOut],
     recipe: Recipe,
     plan: Plan,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     observer: Observer,
     checkpoint_folder: Path,
+    *,
+    selection: Selection | None = None,
 ) -> LoopResult:
-    """Train what the optimiser holds, from `progress` on, until the plan is done or the observer asks for a stop.
+    """Train what the optimiser holds, from `progress` on, until the plan is done, nothing gets better or a stop is asked.
 
-    `held_out` maps a metric prefix (`valid`, `probe`) to examples scored every `plan.eval_every` steps and at the end.
+    `held_out` is scored every `plan.eval_every` steps and at the end; `selection` says which of those metrics decide the
+    best step. Without it no step is the best one, and nothing stops early.
 
     Raises:
-        NonFiniteError: a loss, gradient or weight is not finite; the rows of that step are named, the last checkpoint
-            stays.
+        NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
+        StoreError: the disk refuses a checkpoint; those before stay.
     """
-    device = str(next(model.parameters()).device)
+    layout: Layout = objective.layout
+    world = current()
+    lengths = [layout.positions([row]) for row in train] if plan.by_length else None
+    sampler = Sampler(plan, recipe.seed, lengths)
+    noise = _Noise(recipe.neftune_alpha)
+    stepper = _Stepper(model, objective, optimizer, recipe, plan, world, Gradients(trainable(model)), noise)
+    world.start_alike(trainable(model))
     last: dict[str, float] = {}
-    stopped = observer.stop_requested()  # asked for while the base was loading: nothing new to save
-    with _neftune(model, recipe):
+    stopped = world.agree(observer.stop_requested(), layout.device)  # asked for while the base was loading
+    interrupted = bool(stopped)
+    stopped = stopped or _early_stop(progress, recipe)  # a run that goes on may have stopped early before
+    with noise.added_to(model):
         while progress.step < plan.total_steps and not stopped:
             step = progress.step + 1
             began = time.perf_counter()
-            window = [train[index] for index in plan.window(step, recipe.seed)]
+            window = [train[index] for index in sampler.window(step)]
             rate = learning_rate(step, plan.total_steps, recipe)
-            values = _optimizer_step(model, objective, window, optimizer, recipe, plan.micro_rows, rate, step)
+            values = stepper.step(window, step, rate)
             took = time.perf_counter() - began
-            tokens = sum(len(example.ids) for example in window)
-            progress = Progress(step, progress.num_tokens + tokens, progress.elapsed_s + took)
+            tokens = sum(_tokens(row) for row in window)
+            progress = replace(
+                progress,
+                step=step,
+                num_tokens=progress.num_tokens + tokens,
+                elapsed_s=progress.elapsed_s + took,
+            )
             values |= {
                 "learning_rate": rate,
                 "tokens_per_second": tokens / took,
                 "num_tokens": float(progress.num_tokens),
-                "peak_memory_mb": peak_memory_mb(device),
+                "peak_memory_mb": peak_memory_mb(layout.device),
                 "epoch": plan.epoch_at(step),
             }
             at_end = step == plan.total_steps
             if at_end or step % plan.eval_every == 0:
-                for prefix, examples in held_out.items():
-                    values |= evaluate(model, objective, examples, plan.micro_rows, prefix)
-            observer.metrics(step, values)
+                for one in held_out:
+                    values |= evaluate(model, one, plan)
+                progress = _judged(progress, values, selection)
+            if world.is_main:
+                observer.metrics(step, values)
             last |= values
-            stopped = "" if at_end else observer.stop_requested()
-            if at_end or stopped or step % plan.save_every == 0:
+            if not at_end:
+                stopped = world.agree(observer.stop_requested(), layout.device)
+                interrupted = bool(stopped)
+                stopped = stopped or _early_stop(progress, recipe)
+            is_best = recipe.keep_best and progress.best_step == step
+            if at_end or stopped or is_best or step % plan.save_every == 0:
                 require_finite(model, step)
-                observer.before_checkpoint()  # what was logged must be safe first: a resume does not log it again
-                checkpoints.save(checkpoint_folder, model, optimizer, progress, keep_last=recipe.keep_last)
-                observer.checkpoint_saved(step)
-    return LoopResult(progress, last, stopped)
+                if world.is_main:
+                    observer.before_checkpoint()  # what was logged must be safe first: a resume does not log it again
+                    best = progress.best_step if recipe.keep_best else None
+                    checkpoints.save(
+                        checkpoint_folder, model, optimizer, progress, keep_last=recipe.keep_last, best=best
+                    )
+                    observer.checkpoint_saved(step)
+    return LoopResult(progress, last, stopped, interrupted)
 
 
-def _optimizer_step(
-    model: Any,
-    objective: Objective,
-    window: Sequence[Example],
-    optimizer: torch.optim.Optimizer,
-    recipe: Recipe,
-    micro_rows: int,
-    rate: float,
-    step: int,
-) -> dict[str, float]:
-    torch.manual_seed(
-        derived_seed(recipe.seed, "step", step)
-    )  # dropout of this step depends on nothing before it
-    model.train()
-    counts = objective.counts(window)
-    means: dict[str, torch.Tensor] = {}
-    for start in range(0, len(window), micro_rows):
-        outcome = objective.forward(model, window[start : start + micro_rows])
-        loss = torch.stack([part / counts[unit] for unit, part in outcome.loss.items()]).sum()
-        loss.backward()
-        _add(means, {"loss": loss.detach()} | _means(outcome, counts))
-    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    limit = recipe.max_grad_norm or math.inf
-    grad_norm = float(torch.nn.utils.clip_grad_norm_(trainable, limit))
-    loss_value = float(means.pop("loss"))
-    if not (math.isfinite(loss_value) and math.isfinite(grad_norm)):
-        optimizer.zero_grad()
-        places = sorted({example.row.place for example in window})
-        raise NonFiniteError(
-            f"step {step}: the loss is {loss_value} and the gradient norm {grad_norm}; nothing of this step was kept",
-            found=f"rows {', '.join(places[:8])}{' …' if len(places) > 8 else ''}",
-            next_step="lower the learning rate (--set learning_rate=…) or look at those rows",
-        )
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.step()
-    optimizer.zero_grad()
-    values = {"train_loss": loss_value, "grad_norm": grad_norm}
-    for name, value in means.items():
-        values[f"train_{name}" if name in _PREFIXED else name] = float(value)
-    return values
+def _tokens(row: Any) -> int:
+    """Tokens a row holds, its prompt counted once."""
+    return len(row.prompt) + sum(len(branch) for branch in row.branches)
 
 
-def _means(outcome: Outcome, counts: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    """A micro-batch's share of each metric's mean over the whole window."""
-    return {
-        name: value.detach() / counts[unit]
-        for unit, sums in outcome.sums.items()
-        for name, value in sums.items()
-    }
+def _judged(progress: Progress, values: Mapping[str, float], selection: Selection | None) -> Progress:
+    """The progress after an evaluation: the new best, or one more evaluation without a better one."""
+    found = None if selection is None else selection.read(values)
+    if selection is None or found is None:
+        return progress
+    if selection.is_better(found, progress.best):
+        return replace(progress, best_step=progress.step, best=found, without_better=0)
+    return replace(progress, without_better=progress.without_better + 1)
 
 
-def _add(totals: dict[str, torch.Tensor], more: Mapping[str, torch.Tensor]) -> None:
-    for name, value in more.items():
-        totals[name] = totals[name] + value if name in totals else value
+def _early_stop(progress: Progress, recipe: Recipe) -> str:
+    """Why to stop although nobody asked; "" where there is no reason."""
+    limit = recipe.early_stopping
+    if limit is None or progress.without_better < limit:
+        return ""
+    best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
+    since = f"since step {progress.best_step} ({best})" if progress.best_step else "from the start"
+    return f"nothing got better in {limit} evaluations {since}"
 
 
-def evaluate(
-    model: Any, objective: Objective, examples: Sequence[Example], micro_rows: int, prefix: str
-) -> dict[str, float]:
-    """Mean loss and metrics over examples with dropout off, named `{prefix}_loss`, `{prefix}_mean_token_accuracy`."""
-    if not examples:
-        return {}
-    model.eval()
-    counts = objective.counts(examples)
-    totals: dict[str, torch.Tensor] = {}
-    by_length = sorted(
-        examples, key=lambda example: len(example.ids)
-    )  # less padding; the sums do not mind the order
-    with torch.no_grad():
-        for start in range(0, len(by_length), micro_rows):
-            outcome = objective.forward(model, by_length[start : start + micro_rows])
-            loss = torch.stack([part / counts[unit] for unit, part in outcome.loss.items()]).sum()
-            _add(totals, {"loss": loss} | _means(outcome, counts))
-    return {f"{prefix}_{name}": float(total) for name, total in totals.items()}
+@dataclass(frozen=True)
+class _Stepper:
+    """Takes optimiser steps; holds what they share."""
+
+    model: Any
+    objective: Objective[Any]
+    optimizer: torch.optim.Optimizer
+    recipe: Recipe
+    plan: Plan
+    world: World
+    gradients: Gradients
+    noise: _Noise
+
+    def step(self, window: Sequence[Any], step: int, rate: float) -> dict[str, float]:
+        """One optimiser step over a window; its metrics, means over the window."""
+        # dropout of this step depends on nothing before it, and no two processes draw the same
+        purpose = f"step, rank {self.world.rank}" if self.world.rank else "step"
+        torch.manual_seed(derived_seed(self.recipe.seed, purpose, step))
+        self.noise.length = sum(map(_tokens, window)) / sum(len(row.branches) for row in window)
+        self.model.train()
+        counts = self.objective.counts(window)
+        totals: dict[str, torch.Tensor] = {}
+        self.gradients.clear()
+        for rows in self.plan.cut(self.world.share(window), self.objective.layout):
+            shares = means(self.objective.forward(self.model, rows), counts)
+            shares["loss"].backward()  # type: ignore[no-untyped-call]
+            add(totals, shares)
+        self.gradients.sum_over(self.world)
+        norm = self.gradients.clip(self.recipe.max_grad_norm or math.inf)
+        names = same_names(self.world, totals, len(window))
+        sums = self.world.sum([totals.get(name) for name in names], self.objective.layout.device)
+        grad_norm, *numbers = torch.cat([norm[None], sums]).tolist()  # the step's only wait for the device
+        metrics = dict(zip(names, numbers, strict=True))
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(grad_norm)):
+            self.gradients.clear()
+            raise blame(self.model, self.objective, window, step, metrics["loss"], grad_norm, self.world)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        values = {"train_loss": metrics.pop("loss"), "grad_norm": grad_norm}
+        return values | {f"train_{name}" if name in _PREFIXED else name: x for name, x in metrics.items()}
 
 
-@contextmanager
-def _neftune(model: Any, recipe: Recipe) -> Iterator[None]:
-    """Uniform noise of scale alpha / sqrt(T · d) on the input embeddings while training (arXiv 2310.05914, eq. 1)."""
-    if recipe.neftune_alpha == 0:
-        yield
-        return
+class _Noise:
+    """Uniform noise of scale alpha / sqrt(T · d) on the input embeddings while training (arXiv 2310.05914, eq. 1).
 
-    def add_noise(module: torch.nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
+    T is the mean length of the window's sequences, not the batch's width: padding, packing and the micro-batch do not
+    change the scale.
+    """
+
+    def __init__(self, alpha: float) -> None:
+        self._alpha, self.length = alpha, 1.0
+
+    @contextmanager
+    def added_to(self, model: Any) -> Iterator[None]:
+        """Add the noise while the context lasts."""
+        if self._alpha == 0:
+            yield
+            return
+        handle = model.get_input_embeddings().register_forward_hook(self._add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _add(self, module: torch.nn.Module, _: Any, output: torch.Tensor) -> torch.Tensor:
         if not module.training:
             return output
-        scale = recipe.neftune_alpha / math.sqrt(output.shape[1] * output.shape[2])
+        scale = self._alpha / math.sqrt(self.length * output.shape[-1])
         return output + torch.empty_like(output).uniform_(-scale, scale)
-
-    handle = model.get_input_embeddings().register_forward_hook(add_noise)
-    try:
-        yield
-    finally:
-        handle.remove()
