@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import linear
 
 __all__ = ["TokenScores", "can_run_headless", "inner_model", "score_targets", "trunk_states"]
 
@@ -91,7 +91,7 @@ def score_targets(
     if not headless:
         return _score_logits(states, targets, temperature, entropy)
     head = inner_model(model).get_output_embeddings()
-    logprobs, correct, spread = _HeadScores.apply(  # type: ignore[no-untyped-call]
+    logprobs, correct, spread = _HeadScores.apply(
         states, head.weight.detach(), head.bias, targets, temperature, entropy
     )
     return TokenScores(logprobs, correct, spread if entropy else None)
@@ -106,7 +106,7 @@ def _score_logits(logits: Tensor, targets: Tensor, temperature: float, entropy: 
     return TokenScores(chosen, correct, spread)
 
 
-class _HeadScores(torch.autograd.Function):
+class _HeadScores(torch.autograd.Function):  # type: ignore[misc]
     """Log-probs of targets, with their whole derivative made in the forward pass.
 
     The derivative of a log-prob is one vector of width E per token, (onehot − p)·W / τ, whatever the loss does with the
@@ -136,7 +136,7 @@ class _HeadScores(torch.autograd.Function):
         for start in range(0, n, rows):
             tile = slice(start, start + rows)
             target = targets[tile, None]
-            logits = F.linear(states[tile].float(), full, None if bias is None else bias.float())
+            logits = linear(states[tile].float(), full, None if bias is None else bias.float())
             if temperature != 1.0:
                 logits /= temperature
             at_target = logits.gather(1, target)
@@ -159,6 +159,6 @@ class _HeadScores(torch.autograd.Function):
         return logprobs, correct, spread
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
         return (slopes * grad[:, None]).to(ctx.dtype), None, None, None, None, None

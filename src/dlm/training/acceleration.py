@@ -19,7 +19,7 @@ import torch
 from peft.tuners.lora.layer import Linear as LoraLinear
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import layer_norm, linear, silu
 from transformers.activations import SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
@@ -148,9 +148,9 @@ def _is_plain_lora(module: LoraLinear) -> bool:
 def _is_swiglu(module: Any) -> bool:
     """Llama's feed-forward layer, by its parts: down(silu(gate(x)) · up(x))."""
     parts = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
-    linear = all(isinstance(part, (torch.nn.Linear, LoraLinear)) for part in parts)
-    silu = isinstance(getattr(module, "act_fn", None), (torch.nn.SiLU, SiLUActivation))
-    return linear and silu and len(list(module.children())) == 4
+    are_linear = all(isinstance(part, (torch.nn.Linear, LoraLinear)) for part in parts)
+    is_silu = isinstance(getattr(module, "act_fn", None), (torch.nn.SiLU, SiLUActivation))
+    return are_linear and is_silu and len(list(module.children())) == 4
 
 
 def _adapted_forward(module: LoraLinear, x: Tensor) -> Tensor:
@@ -159,7 +159,7 @@ def _adapted_forward(module: LoraLinear, x: Tensor) -> Tensor:
         return _frozen_forward(base, x)
     name = module.active_adapters[0]
     dropped = module.lora_dropout[name](x)
-    result: Tensor = _AdaptedLinear.apply(  # type: ignore[no-untyped-call]
+    result: Tensor = _AdaptedLinear.apply(
         x,
         None if dropped is x else dropped,
         base.weight,
@@ -172,57 +172,57 @@ def _adapted_forward(module: LoraLinear, x: Tensor) -> Tensor:
 
 
 def _frozen_forward(module: Any, x: Tensor) -> Tensor:
-    result: Tensor = _FrozenLinear.apply(x, module.weight, module.bias)  # type: ignore[no-untyped-call]
+    result: Tensor = _FrozenLinear.apply(x, module.weight, module.bias)
     return result
 
 
 def _norm_forward(module: torch.nn.LayerNorm, x: Tensor) -> Tensor:
     weight, bias = module.weight, module.bias
     weights = (None if weight is None else weight.float(), None if bias is None else bias.float())
-    return F.layer_norm(x, module.normalized_shape, *weights, module.eps)
+    return layer_norm(x, module.normalized_shape, *weights, module.eps)
 
 
 def _swiglu_forward(module: Any, x: Tensor) -> Tensor:
     gate, up = module.gate_proj(x), module.up_proj(x)
     kind = getattr(module.down_proj, "base_layer", module.down_proj).weight.dtype
-    result: Tensor = module.down_proj(_SwiGlu.apply(gate, up, kind))  # type: ignore[no-untyped-call]
+    result: Tensor = module.down_proj(_SwiGlu.apply(gate, up, kind))
     return result
 
 
-class _SwiGlu(torch.autograd.Function):
+class _SwiGlu(torch.autograd.Function):  # type: ignore[misc]
     """silu(gate) · up; keeps its two inputs in `kind`, the type they are multiplied in next, and nothing else."""
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor, kind: torch.dtype) -> Tensor:
         ctx.save_for_backward(gate.to(kind), up.to(kind))
-        return F.silu(gate).mul_(up)
+        return silu(gate).mul_(up)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         gate, up = (kept.float() for kept in ctx.saved_tensors)
         sigmoid = torch.sigmoid(gate)
-        silu = gate * sigmoid
-        d_up = grad * silu
-        # d silu(g)/dg = σ + silu·(1 − σ)
-        slope = silu.mul_(1 - sigmoid).add_(sigmoid)
+        active = gate * sigmoid
+        d_up = grad * active
+        # d silu(g)/dg = σ + silu(g)·(1 − σ)
+        slope = active.mul_(1 - sigmoid).add_(sigmoid)
         return slope.mul_(up).mul_(grad), d_up, None
 
 
-class _FrozenLinear(torch.autograd.Function):
+class _FrozenLinear(torch.autograd.Function):  # type: ignore[misc]
     """x Wᵀ + b with a frozen W of any type, x and result in fp32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(weight)
-        return F.linear(x.to(weight.dtype), weight, bias).float()
+        return linear(x.to(weight.dtype), weight, bias).float()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (weight,) = ctx.saved_tensors
         return (grad.to(weight.dtype) @ weight).float(), None, None
 
 
-class _AdaptedLinear(torch.autograd.Function):
+class _AdaptedLinear(torch.autograd.Function):  # type: ignore[misc]
     """x Wᵀ + b + s · (d Aᵀ) Bᵀ with a frozen W, d = x after dropout (None: x itself)."""
 
     @staticmethod
@@ -240,14 +240,14 @@ class _AdaptedLinear(torch.autograd.Function):
         flat = x.reshape(-1, x.shape[-1]).to(kind)  # (T, I)
         source = flat if dropped is None else dropped.reshape(flat.shape).to(kind)
         small = source @ lora_a.to(kind).t()  # (T, r)
-        result = F.linear(flat, weight, bias)  # (T, O)
+        result = linear(flat, weight, bias)  # (T, O)
         result.addmm_(small, lora_b.to(kind).t(), alpha=scale)
         ctx.save_for_backward(source, small, weight, lora_a, lora_b)
         ctx.scale, ctx.has_dropout = scale, dropped is not None
         return result.float().view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         source, small, weight, lora_a, lora_b = ctx.saved_tensors
         kind = weight.dtype
         flat = grad.reshape(-1, grad.shape[-1]).to(kind)  # (T, O)

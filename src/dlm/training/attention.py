@@ -84,14 +84,14 @@ def _attend(
             next_step="--set layout=plain",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    result: Tensor = _TreeAttention.apply(query[0], key[0], value[0], scale, _blocks.get())  # type: ignore[no-untyped-call]
+    result: Tensor = _TreeAttention.apply(query[0], key[0], value[0], scale, _blocks.get())
     return result[None], None
 
 
 AttentionInterface.register(_NAME, _attend)
 
 
-class _TreeAttention(torch.autograd.Function):
+class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
     """softmax(q kᵀ · scale + bias) v, tree by tree; the weights are computed anew in the backward pass, not kept.
 
     Plain matrix products beat the fused CPU kernel here, forward and backward: grouped heads need no copies of keys.
@@ -112,7 +112,7 @@ class _TreeAttention(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
         heads, _, width = query.shape
         groups = key.shape[0]

@@ -70,7 +70,7 @@ class Batch:
     @property
     def n_positions(self) -> int:
         """Positions that go through the model, padding included."""
-        return self.input_ids.numel()
+        return int(self.input_ids.numel())
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,9 @@ class Layout:
 
     def _states(self, model: Any, batch: Batch, headless: bool) -> Tensor:
         inputs = {"input_ids": batch.input_ids}
-        if self.name != "plain":  # where positions do not simply count up, as every architecture does by itself
+        if (
+            self.name != "plain"
+        ):  # where positions do not simply count up, as every architecture does by itself
             inputs["position_ids"] = batch.position_ids
         if batch.blocks is not None:
             with stream_attention(inner_model(model), batch.blocks):

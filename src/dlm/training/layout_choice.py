@@ -95,9 +95,7 @@ def _fault(model: Any, plain: Layout, layout: Layout, sample: Sequence[Tree], no
     return "" if gap <= limit else f"this base gives other log-probs in it (by {gap:.1e} nats)"
 
 
-def _fastest(
-    model: Any, layouts: Sequence[Layout], sample: Sequence[Tree], head_note: str
-) -> Choice[Layout]:
+def _fastest(model: Any, layouts: Sequence[Layout], sample: Sequence[Tree], head_note: str) -> Choice[Layout]:
     """Measure what is worth measuring: a layout with many more positions than another cannot win."""
     positions = {layout.name: layout.positions(sample) for layout in layouts}
     fewest = min(positions.values())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,8 +22,6 @@ from dlm.training.losses import dpo_losses, orpo_losses, reward_losses, sft_loss
 from dlm.training.pairs import PairExample
 
 __all__ = ["Objective", "Outcome", "PreferenceObjective", "Reference", "RewardObjective", "SftObjective"]
-
-T = TypeVar("T", bound=Tree, contravariant=True)
 
 Reference = Mapping[str, tuple[float, float]]
 """Log-probs of (chosen, rejected) under the reference, by a pair's key."""
@@ -37,13 +35,13 @@ class Outcome:
     sums: Mapping[str, Mapping[str, Tensor]]  # unit → metric name → sum, a scalar without gradient
 
 
-class Objective(Protocol, Generic[T]):
+class Objective(Protocol):
     """A loss over rows. `counts` is known before the forward pass, so that a whole window can be normalised exactly."""
 
     @property
     def layout(self) -> Layout: ...
-    def counts(self, rows: Sequence[T]) -> Mapping[str, int]: ...
-    def forward(self, model: Any, rows: Sequence[T]) -> Outcome: ...
+    def counts(self, rows: Sequence[Any]) -> Mapping[str, int]: ...
+    def forward(self, model: Any, rows: Sequence[Any]) -> Outcome: ...
 
 
 @dataclass(frozen=True)
