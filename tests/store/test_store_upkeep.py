@@ -221,3 +221,19 @@ def test_a_version_whose_pruning_was_cut_short_is_finished_later(store: Store, p
     with store.lock("test") as recovery:
         assert [item.path.name for item in recovery.removed] == ["v0001"]
     assert not (store.folder / "versions" / "v0001").exists()
+
+
+@pytest.mark.parametrize("kind", ["sft", "preference"])
+def test_prune_frees_cached_log_probs_unless_a_run_may_go_on_with_them(store: Store, kind: str) -> None:
+    cached = store.references / "0123.safetensors"
+    cached.write_bytes(b"x" * 100)
+    with store.lock("test"):
+        run = store.runs.start(RunSpec(kind))
+        store.runs.finish(run.id, "interrupted")
+    found = [(item.kind, item.path, item.bytes) for item in store.prune(dry_run=True).items]
+    assert found == ([] if kind == "preference" else [("cache", cached, 100)])
+    with store.lock("test"):
+        store.runs.finish(run.id, "failed", "discarded")
+    assert store.prune().bytes == 100
+    assert not cached.exists()
+    assert store.references.is_dir()

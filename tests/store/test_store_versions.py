@@ -206,3 +206,21 @@ def test_names_go_on_after_9999(store: Store, publish: Publish) -> None:
     assert publish().name == "v10000"
     assert publish("v10000").name == "v10001"
     assert [version.name for version in store.versions.lineage("v10001")] == ["v10000", "v10001"]
+
+
+def test_a_reward_model_is_never_current(store: Store, publish: Publish) -> None:
+    first = publish()
+    with store.lock("test"):
+        run = store.runs.start(RunSpec("reward"))
+        staging = store.versions.staging()
+        (staging / "adapter_config.json").write_text("{}")
+        (staging / "adapter_model.safetensors").write_bytes(b"weights")
+        spec = VersionSpec(run.id, first.name, "reward", 3, "pocket", "f" * 64)
+        with pytest.raises(ValueError, match="never current"):
+            store.versions.publish(staging, spec, True, "no")
+        scorer = store.versions.publish(staging, spec, False, "")
+        assert (first.answers, scorer.answers) == (True, False)
+        with pytest.raises(UsageError, match="reward model") as fault:
+            store.versions.promote(scorer.name, "by hand")
+    assert "dlm export" in fault.value.next_step
+    assert current_name(store) == first.name

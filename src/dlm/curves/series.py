@@ -29,7 +29,7 @@ def unit_of(name: str) -> str:
     if name in UNITS:
         return UNITS[name]
     last = name.rpartition("/")[2]
-    if name.endswith("loss") or name.startswith("logps/"):
+    if name.endswith("loss") or "logps/" in name:
         return "nats"
     if last.endswith("_s"):
         return "s"

@@ -7,6 +7,7 @@ $DLM_HOME/
     lock                   held by the process that trains (see `lock`)
     versions/v0001/        PEFT folders with a version.json
     checkpoints/run-000001/
+    references/            log-probs of answers under a reference, to be used again; can be made anew at any time
     staging/               half-made versions and things being deleted; emptied at the next lock
 """
 
@@ -165,6 +166,10 @@ class StoreLayout:
         return self.folder / "checkpoints"
 
     @property
+    def references(self) -> Path:
+        return self.folder / "references"
+
+    @property
     def staging(self) -> Path:
         return self.folder / "staging"
 
@@ -175,7 +180,7 @@ class StoreLayout:
     def create(self) -> None:
         """Make the folders that are missing."""
         try:
-            for folder in (self.versions, self.checkpoints, self.staging):
+            for folder in (self.versions, self.checkpoints, self.references, self.staging):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(

@@ -133,11 +133,17 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    @property
+    def references(self) -> Path:
+        """The folder for what training computes once and uses again. Anything in it may be missing at any time."""
+        return self._layout.references
+
     def prune(
         self, keep_last: int = 1, *, versions: Sequence[str] = (), dry_run: bool = False
     ) -> PruneReport:
         """Free space. Of each run that ended, all but its newest `keep_last` checkpoints go; so do leftovers, and the
-        versions named here. Never the current version, its ancestors, or the newest checkpoint of a resumable run.
+        versions named here, and the cache of reference log-probs. Never the current version, its ancestors, or what a
+        run needs that can be resumed: its newest checkpoint, and the cache.
 
         Raises:
             LockedError: another process is at work.

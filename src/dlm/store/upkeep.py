@@ -26,7 +26,7 @@ _CHECKPOINT = re.compile(r"[a-z]+-?([0-9]+)")
 
 @dataclass(frozen=True)
 class PrunedItem:
-    """One thing that prune removed (or would): `kind` is checkpoint, leftover or version; size in bytes."""
+    """One thing that prune removed (or would): `kind` is checkpoint, cache, leftover or version; size in bytes."""
 
     kind: str
     path: Path
@@ -104,7 +104,7 @@ def prune(
     dry_run: bool,
     recovered: Sequence[PrunedItem] = (),
 ) -> PruneReport:
-    """Free space: old checkpoints, leftovers, versions named in `unwanted`.
+    """Free space: old checkpoints, cached reference log-probs, leftovers, versions named in `unwanted`.
 
     `recovered` is what taking the lock removed already; the report counts it.
 
@@ -130,6 +130,7 @@ def prune(
             PrunedItem("checkpoint", path, folder_bytes(path))
             for path in _old_checkpoints(layout, runs, keep_last)
         ]
+        items += [PrunedItem("cache", path, folder_bytes(path)) for path in _cached(layout, runs)]
         items += [PrunedItem("leftover", path, folder_bytes(path)) for path in _leftovers(layout, runs)]
         items += [
             PrunedItem("version", v.folder, folder_bytes(v.folder)) for v in doomed if v.folder.exists()
@@ -157,6 +158,12 @@ def _old_checkpoints(layout: StoreLayout, runs: Runs, keep_last: int) -> Iterato
         )
         keep = max(keep_last, 1) if run.resumable else keep_last
         yield from (path for _, path in by_age[: max(0, len(by_age) - keep)])
+
+
+def _cached(layout: StoreLayout, runs: Runs) -> Iterator[Path]:
+    """What can be computed again. A run that can be resumed goes on with the very numbers that it began with."""
+    if not any(run.kind == "preference" and run.resumable for run in runs.list()):
+        yield from _entries(layout.references)
 
 
 def _leftovers(layout: StoreLayout, runs: Runs) -> Iterator[Path]:

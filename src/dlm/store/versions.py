@@ -55,6 +55,11 @@ class Version(VersionSpec):
     def bytes(self) -> int:
         return sum(self.files.values())
 
+    @property
+    def answers(self) -> bool:
+        """Whether it is a policy, which answers questions. A reward model scores answers, and is never current."""
+        return self.phase != "reward"
+
 
 @dataclass(frozen=True)
 class Promotion:
@@ -97,6 +102,8 @@ class Versions:
             StoreError: the folder is no complete adapter, or the disk refuses; nothing is published then.
         """
         self._require_lock("publish a version")
+        if promote and spec.phase == "reward":
+            raise ValueError("a reward model is never current")
         if staging.parent != self._layout.staging:
             raise ValueError(f"{staging} is no staging folder of this store")
         _require_complete(staging, dict.fromkeys(_REQUIRED))
@@ -203,8 +210,14 @@ class Versions:
         Raises:
             MissingRecordError: no such version.
             StoreError: its files are not complete.
+            UsageError: it is a reward model.
         """
         version = self.verify(self.get(name))
+        if not version.answers:
+            raise UsageError(
+                f"{name} is a reward model: it scores answers and gives none, so it cannot be current",
+                next_step=f"dlm export DOCUMENT --version {name} --to DIR writes it as a model that scores",
+            )
         with self._database.transaction() as connection:
             self._move(connection, name, "promote", reason)
         return version
