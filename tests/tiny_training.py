@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -10,6 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from dlm.training.examples import Example, Row
 from dlm.training.layout import Layout
+from dlm.training.objectives import Reference
+from dlm.training.pairs import Pair, PairExample
 
 BOS, END, PAD = 256, 257, 258
 
@@ -79,10 +81,26 @@ def chat_row(prompt: str, answer: str, line: int = 1) -> Row:
     return Row("chat", prompt, answer, "doc.dlm", line)
 
 
-def example(prompt: str, answer: str) -> Example:
+def example(prompt: str, answer: str, line: int = 1) -> Example:
     chat = ByteChat()
     ids = (*chat.prompt_ids(prompt), *chat.completion_ids(answer))
-    return Example(chat_row(prompt, answer), ids, len(chat.prompt_ids(prompt)))
+    return Example(chat_row(prompt, answer, line), ids, len(chat.prompt_ids(prompt)))
+
+
+def pair_example(prompt: str, chosen: str, rejected: str, line: int = 1) -> PairExample:
+    chat, pair = ByteChat(), Pair(prompt, chosen, rejected, "doc.dlm", line)
+    sides = (tuple(chat.completion_ids(answer)) for answer in (chosen, rejected))
+    return PairExample(pair, tuple(chat.prompt_ids(prompt)), *sides)
+
+
+def reference_of(model: torch.nn.Module, pairs: Sequence[PairExample]) -> Reference:
+    """Log-probs of both answers of each pair, dropout off."""
+    with torch.no_grad():
+        sums = plain_layout().scores(model.eval(), pairs).sums().view(-1, 2)
+    return {
+        pair.pair.key: (float(chosen), float(rejected))
+        for pair, (chosen, rejected) in zip(pairs, sums, strict=True)
+    }
 
 
 def plain_layout() -> Layout:

@@ -29,7 +29,7 @@ def require_finite(model: Any, step: int) -> None:
 
 def blame(
     model: Any,
-    objective: Objective[Any],
+    objective: Objective,
     window: Sequence[Any],
     step: int,
     loss: float,

@@ -24,12 +24,11 @@ from dlm.recipe import Recipe
 from dlm.training import checkpoints
 from dlm.training.checkpoints import Progress
 from dlm.training.finite import blame, require_finite
-from dlm.training.layout import Layout
 from dlm.training.objectives import Objective
 from dlm.training.optimizer import Gradients, learning_rate, make_optimizer, trainable
 from dlm.training.planning import Plan, Sampler, derived_seed
 from dlm.training.scoring import HeldOut, Selection, add, evaluate, means, same_names
-from dlm.training.world import World, current
+from dlm.training.world import current
 
 __all__ = [
     "HeldOut",
@@ -98,7 +97,7 @@ def peak_memory_mb(device: str) -> float:
 
 def run_loop(
     model: Any,
-    objective: Objective[Any],
+    objective: Objective,
     train: Sequence[Any],
     held_out: Sequence[HeldOut],
     recipe: Recipe,
@@ -119,62 +118,128 @@ def run_loop(
         NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
         StoreError: the disk refuses a checkpoint; those before stay.
     """
-    layout: Layout = objective.layout
-    world = current()
-    lengths = [layout.positions([row]) for row in train] if plan.by_length else None
-    sampler = Sampler(plan, recipe.seed, lengths)
-    noise = _Noise(recipe.neftune_alpha)
-    stepper = _Stepper(model, objective, optimizer, recipe, plan, world, Gradients(trainable(model)), noise)
-    world.start_alike(trainable(model))
-    last: dict[str, float] = {}
-    stopped = world.agree(observer.stop_requested(), layout.device)  # asked for while the base was loading
-    interrupted = bool(stopped)
-    stopped = stopped or _early_stop(progress, recipe)  # a run that goes on may have stopped early before
-    with noise.added_to(model):
-        while progress.step < plan.total_steps and not stopped:
-            step = progress.step + 1
-            began = time.perf_counter()
-            window = [train[index] for index in sampler.window(step)]
-            rate = learning_rate(step, plan.total_steps, recipe)
-            values = stepper.step(window, step, rate)
-            took = time.perf_counter() - began
-            tokens = sum(_tokens(row) for row in window)
-            progress = replace(
-                progress,
-                step=step,
-                num_tokens=progress.num_tokens + tokens,
-                elapsed_s=progress.elapsed_s + took,
-            )
-            values |= {
-                "learning_rate": rate,
-                "tokens_per_second": tokens / took,
-                "num_tokens": float(progress.num_tokens),
-                "peak_memory_mb": peak_memory_mb(layout.device),
-                "epoch": plan.epoch_at(step),
-            }
-            at_end = step == plan.total_steps
-            if at_end or step % plan.eval_every == 0:
-                for one in held_out:
-                    values |= evaluate(model, one, plan)
-                progress = _judged(progress, values, selection)
-            if world.is_main:
-                observer.metrics(step, values)
-            last |= values
-            if not at_end:
-                stopped = world.agree(observer.stop_requested(), layout.device)
-                interrupted = bool(stopped)
-                stopped = stopped or _early_stop(progress, recipe)
-            is_best = recipe.keep_best and progress.best_step == step
-            if at_end or stopped or is_best or step % plan.save_every == 0:
-                require_finite(model, step)
-                if world.is_main:
-                    observer.before_checkpoint()  # what was logged must be safe first: a resume does not log it again
-                    best = progress.best_step if recipe.keep_best else None
-                    checkpoints.save(
-                        checkpoint_folder, model, optimizer, progress, keep_last=recipe.keep_last, best=best
-                    )
-                    observer.checkpoint_saved(step)
-    return LoopResult(progress, last, stopped, interrupted)
+    run = _Run(
+        model, objective, train, held_out, recipe, plan, optimizer, observer, checkpoint_folder, selection
+    )
+    return run.until_it_ends(progress)
+
+
+class _Run:
+    """A run under way: what its steps share."""
+
+    def __init__(
+        self,
+        model: Any,
+        objective: Objective,
+        train: Sequence[Any],
+        held_out: Sequence[HeldOut],
+        recipe: Recipe,
+        plan: Plan,
+        optimizer: torch.optim.Optimizer,
+        observer: Observer,
+        folder: Path,
+        selection: Selection | None,
+    ) -> None:
+        self.model, self.objective, self.train, self.held_out = model, objective, train, held_out
+        self.recipe, self.plan, self.optimizer = recipe, plan, optimizer
+        self.observer, self.folder, self.selection = observer, folder, selection
+        self.device = objective.layout.device
+        self.world = current()
+        self.gradients = Gradients(trainable(model))
+        self.noise = _Noise(recipe.neftune_alpha)
+        lengths = [objective.layout.positions([row]) for row in train] if plan.by_length else None
+        self.sampler = Sampler(plan, recipe.seed, lengths)
+
+    def until_it_ends(self, progress: Progress) -> LoopResult:
+        """Take steps until there is a reason to end."""
+        self.world.start_alike(trainable(self.model))
+        last: dict[str, float] = {}
+        asked = self._stop_asked()  # while the base was loading
+        early = _early_stop(progress, self.recipe)  # a run that goes on may have been through already
+        with self.noise.added_to(self.model):
+            while progress.step < self.plan.total_steps and not (asked or early):
+                progress, values = self._step(progress)
+                at_end = progress.step == self.plan.total_steps
+                if at_end or progress.step % self.plan.eval_every == 0:
+                    for one in self.held_out:
+                        values |= evaluate(self.model, one, self.plan)
+                    progress = _judged(progress, values, self.selection)
+                if self.world.is_main:
+                    self.observer.metrics(progress.step, values)
+                last |= values
+                if not at_end:
+                    asked, early = self._stop_asked(), _early_stop(progress, self.recipe)
+                is_best = self.recipe.keep_best and progress.best_step == progress.step
+                if at_end or asked or early or is_best or progress.step % self.plan.save_every == 0:
+                    self._save(progress)
+        return LoopResult(progress, last, stopped=asked or early, interrupted=bool(asked))
+
+    def _stop_asked(self) -> str:
+        return self.world.agree(self.observer.stop_requested(), self.device)
+
+    def _step(self, progress: Progress) -> tuple[Progress, dict[str, float]]:
+        """One optimiser step, timed and counted."""
+        step = progress.step + 1
+        began = time.perf_counter()
+        window = [self.train[index] for index in self.sampler.window(step)]
+        rate = learning_rate(step, self.plan.total_steps, self.recipe)
+        values = self._optimizer_step(window, step, rate)
+        took = time.perf_counter() - began
+        tokens = sum(map(_tokens, window))
+        done = replace(
+            progress, step=step, num_tokens=progress.num_tokens + tokens, elapsed_s=progress.elapsed_s + took
+        )
+        return done, values | {
+            "learning_rate": rate,
+            "tokens_per_second": tokens / took,
+            "num_tokens": float(done.num_tokens),
+            "peak_memory_mb": peak_memory_mb(self.device),
+            "epoch": self.plan.epoch_at(step),
+        }
+
+    def _optimizer_step(self, window: Sequence[Any], step: int, rate: float) -> dict[str, float]:
+        """Gradients of a window's mean loss, clipped, and the update; the window's metrics."""
+        world, counts = self.world, self.objective.counts(window)
+        # dropout of this step depends on nothing before it, and no two processes draw the same
+        purpose = f"step, rank {world.rank}" if world.rank else "step"
+        torch.manual_seed(derived_seed(self.recipe.seed, purpose, step))
+        self.noise.length = sum(map(_tokens, window)) / sum(len(row.branches) for row in window)
+        self.model.train()
+        totals: dict[str, torch.Tensor] = {}
+        self.gradients.clear()
+        for rows in self.plan.cut(world.share(window), self.objective.layout):
+            shares = means(self.objective.forward(self.model, rows), counts)
+            shares["loss"].backward()
+            add(totals, shares)
+        self.gradients.sum_over(world)
+        norm = self.gradients.clip(self.recipe.max_grad_norm or math.inf)
+        names = same_names(world, totals, len(window))
+        sums = world.sum([totals.get(name) for name in names], self.device)
+        grad_norm, *numbers = torch.cat([norm[None], sums]).tolist()  # the step's only wait for the device
+        metrics = dict(zip(names, numbers, strict=True))
+        if not (math.isfinite(metrics["loss"]) and math.isfinite(grad_norm)):
+            self.gradients.clear()
+            raise blame(self.model, self.objective, window, step, metrics["loss"], grad_norm, world)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        values = {"train_loss": metrics.pop("loss"), "grad_norm": grad_norm}
+        return values | {f"train_{name}" if name in _PREFIXED else name: x for name, x in metrics.items()}
+
+    def _save(self, progress: Progress) -> None:
+        require_finite(self.model, progress.step)
+        if not self.world.is_main:
+            return
+        self.observer.before_checkpoint()  # what was logged must be safe first: a resume does not log it again
+        checkpoints.save(
+            self.folder,
+            self.model,
+            self.optimizer,
+            progress,
+            keep_last=self.recipe.keep_last,
+            best=progress.best_step if self.recipe.keep_best else None,
+        )
+        self.observer.checkpoint_saved(progress.step)
 
 
 def _tokens(row: Any) -> int:
@@ -200,49 +265,6 @@ def _early_stop(progress: Progress, recipe: Recipe) -> str:
     best = ", ".join(f"{name} {value:.4g}" for name, value in progress.best.items())
     since = f"since step {progress.best_step} ({best})" if progress.best_step else "from the start"
     return f"nothing got better in {limit} evaluations {since}"
-
-
-@dataclass(frozen=True)
-class _Stepper:
-    """Takes optimiser steps; holds what they share."""
-
-    model: Any
-    objective: Objective[Any]
-    optimizer: torch.optim.Optimizer
-    recipe: Recipe
-    plan: Plan
-    world: World
-    gradients: Gradients
-    noise: _Noise
-
-    def step(self, window: Sequence[Any], step: int, rate: float) -> dict[str, float]:
-        """One optimiser step over a window; its metrics, means over the window."""
-        # dropout of this step depends on nothing before it, and no two processes draw the same
-        purpose = f"step, rank {self.world.rank}" if self.world.rank else "step"
-        torch.manual_seed(derived_seed(self.recipe.seed, purpose, step))
-        self.noise.length = sum(map(_tokens, window)) / sum(len(row.branches) for row in window)
-        self.model.train()
-        counts = self.objective.counts(window)
-        totals: dict[str, torch.Tensor] = {}
-        self.gradients.clear()
-        for rows in self.plan.cut(self.world.share(window), self.objective.layout):
-            shares = means(self.objective.forward(self.model, rows), counts)
-            shares["loss"].backward()  # type: ignore[no-untyped-call]
-            add(totals, shares)
-        self.gradients.sum_over(self.world)
-        norm = self.gradients.clip(self.recipe.max_grad_norm or math.inf)
-        names = same_names(self.world, totals, len(window))
-        sums = self.world.sum([totals.get(name) for name in names], self.objective.layout.device)
-        grad_norm, *numbers = torch.cat([norm[None], sums]).tolist()  # the step's only wait for the device
-        metrics = dict(zip(names, numbers, strict=True))
-        if not (math.isfinite(metrics["loss"]) and math.isfinite(grad_norm)):
-            self.gradients.clear()
-            raise blame(self.model, self.objective, window, step, metrics["loss"], grad_norm, self.world)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.step()
-        values = {"train_loss": metrics.pop("loss"), "grad_norm": grad_norm}
-        return values | {f"train_{name}" if name in _PREFIXED else name: x for name, x in metrics.items()}
 
 
 class _Noise:

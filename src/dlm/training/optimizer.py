@@ -31,10 +31,14 @@ def trainable(model: Any) -> list[torch.nn.Parameter]:
 
 
 def choose_kernel(device: str) -> Choice[str]:
-    """How AdamW runs over an adapter's many small tensors: `fused` or `foreach`."""
+    """How AdamW runs over an adapter's many small tensors: `fused` or `foreach`.
+
+    On one CPU thread a step over 420 tensors (2.4 million numbers: rank 8 at the shape of a 135M base) took 12.0 ms
+    tensor by tensor, 11.9 ms by foreach and 3.9 ms fused; over the embedded base's 84 tensors 2.9, 2.2 and .7 ms.
+    """
     if device.partition(":")[0] in ("cpu", "cuda"):
-        return Choice("fused", "one kernel for all tensors")
-    return Choice("foreach", f"torch has no fused AdamW for every type on {device}")
+        return Choice("fused", "one kernel for all tensors: a third of the time on a CPU")
+    return Choice("foreach", f"the fused kernel was not measured on {device}")
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:

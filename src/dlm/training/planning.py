@@ -10,6 +10,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
@@ -21,7 +22,8 @@ __all__ = ["Plan", "Planned", "Sampler", "choose_micro_batch", "choose_order", "
 
 ROWS_PER_STEP = 8
 _CHUNK_WINDOWS = 8  # windows whose rows are sorted together
-_WORTH_ORDERING = 0.05  # share of an epoch's positions that length order must save
+_WORTH_ORDERING = 0.05  # of all positions, the share of padding that length order must save
+_STEPS_COUNTED = 256  # windows over which padding is counted
 
 R = TypeVar("R", bound=Tree)
 
@@ -56,7 +58,7 @@ class Plan:
         if self.micro_batches is not None:
             count = math.ceil(len(rows) * self.micro_batches / self.rows_per_step)
             edges = [len(rows) * part // count for part in range(count + 1)]
-            return [list(rows[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+            return [list(rows[a:b]) for a, b in pairwise(edges)]
         if self.micro_positions is None:
             return [
                 list(rows[start : start + self.micro_rows]) for start in range(0, len(rows), self.micro_rows)
@@ -194,22 +196,22 @@ def choose_micro_batch(rows: Sequence[Tree], layout: Layout, rows_per_step: int,
 
 
 def choose_order(rows: Sequence[Tree], layout: Layout, plan: Plan, seed: int) -> Choice[bool]:
-    """Whether windows hold rows of like length: where that saves padding, counted over the first epoch."""
+    """Whether windows hold rows of like length: where that saves padding, counted over the first steps."""
     if layout.name.startswith("packed"):
         return Choice(False, "nothing is padded in this layout")
     if len(rows) <= 2 * plan.rows_per_step:
         return Choice(False, "too few rows: the same ones would meet in every epoch")
     lengths = [layout.positions([row]) for row in rows]
+    steps = range(1, min(plan.steps_per_epoch, _STEPS_COUNTED) + 1)
 
-    def cost(sampler: Sampler) -> int:
-        return sum(
-            layout.positions(part)
-            for step in range(1, plan.steps_per_epoch + 1)
-            for part in plan.cut([rows[index] for index in sampler.window(step)], layout)
-        )
+    def padding(sampler: Sampler) -> float:
+        windows = [sampler.window(step) for step in steps]
+        parts = [part for window in windows for part in plan.cut([rows[index] for index in window], layout)]
+        filled = sum(lengths[index] for window in windows for index in window)
+        return 1 - filled / sum(map(layout.positions, parts))
 
-    mixed, ordered = cost(Sampler(plan, seed)), cost(Sampler(plan, seed, lengths))
-    padding = [f"{1 - sum(lengths) / total:.0%}" for total in (mixed, ordered)]
-    if ordered > (1 - _WORTH_ORDERING) * mixed:
-        return Choice(False, f"rows of like length would leave {padding[1]} padding instead of {padding[0]}")
-    return Choice(True, f"rows of like length leave {padding[1]} padding instead of {padding[0]}")
+    mixed, ordered = padding(Sampler(plan, seed)), padding(Sampler(plan, seed, lengths))
+    found = f"{ordered:.0%} padding instead of {mixed:.0%}"
+    if mixed - ordered < _WORTH_ORDERING:
+        return Choice(False, f"windows of like length would leave {found}")
+    return Choice(True, f"windows of like length leave {found}")

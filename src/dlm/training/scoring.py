@@ -21,7 +21,7 @@ class HeldOut:
     """Rows to score while training, and the objective that scores them. Metrics are named `{prefix}_{metric}`."""
 
     prefix: str
-    objective: Objective[Any]
+    objective: Objective
     rows: Sequence[Any]
 
 
