@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,12 +20,30 @@ VOCABULARY = 61
 ARCHITECTURES = ("llama", "qwen2", "gpt_neox", "gpt2")
 
 
-def config_of(kind: str) -> PretrainedConfig:
+@dataclass(frozen=True)
+class Grown:
+    """A tree made for a test."""
+
+    prompt: tuple[int, ...]
+    branches: tuple[tuple[int, ...], ...]
+
+
+def grown(seed: int, prompt: int, *branches: int) -> Grown:
+    """A tree of random tokens: `prompt` of them, then one answer for each length."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(n: int) -> tuple[int, ...]:
+        return tuple(torch.randint(0, VOCABULARY, (n,), generator=generator).tolist())
+
+    return Grown(draw(prompt), tuple(draw(n) for n in branches))
+
+
+def config_of(kind: str, layers: int = 2) -> PretrainedConfig:
     """The configuration of an architecture, without dropout."""
     sizes = {
         "hidden_size": 16,
         "intermediate_size": 24,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "max_position_embeddings": 128,
         "vocab_size": VOCABULARY,
@@ -38,7 +57,7 @@ def config_of(kind: str) -> PretrainedConfig:
     return GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=16,
-        n_layer=2,
+        n_layer=layers,
         n_head=4,
         n_positions=128,
         attn_pdrop=0.0,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dlm.errors import UsageError
 
@@ -189,6 +189,13 @@ class PreferenceNumbers(BaseModel):
 class PreferenceRecipe(PreferenceNumbers, PreferenceChoices):
     """Knobs of the preference phase beside those of `Recipe`, whose learning rate and epochs these replace."""
 
+    @model_validator(mode="after")
+    def _smoothing_is_read(self) -> Self:
+        smoothed = self.method == "dpo" and self.loss_type in ("sigmoid", "robust")
+        if self.label_smoothing and not smoothed:
+            raise ValueError("label_smoothing is read by the dpo losses sigmoid and robust alone")
+        return self
+
 
 class RewardRecipe(BaseModel):
     """Knobs of the reward phase beside those of `Recipe`, whose learning rate and epochs these replace."""
@@ -199,6 +206,11 @@ class RewardRecipe(BaseModel):
         0.01,
         ge=0,
         description="weight of the mean squared sum of a pair's scores, which centres them (arXiv 2312.09244)",
+    )
+    margin_scale: float = Field(
+        0.0,
+        ge=0,
+        description="the scores of a pair are asked to differ by this times the difference of its two known scores",
     )
     learning_rate: float = Field(1e-4, gt=0, le=10, description="peak learning rate of the reward phase")
     num_epochs: int = Field(1, ge=1, description="passes over the pairs")

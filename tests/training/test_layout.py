@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -11,18 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.training.layout import LAYOUT_NAMES, Layout, arrange
-from small_models import ARCHITECTURES, VOCABULARY, adapted, config_of, gradients, relative
+from small_models import ARCHITECTURES, VOCABULARY, Grown, adapted, config_of, gradients, grown, relative
 
 pytestmark = pytest.mark.torch
 OTHERS = LAYOUT_NAMES[1:]
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A tree made for a test."""
-
-    prompt: tuple[int, ...]
-    branches: tuple[tuple[int, ...], ...]
 
 
 tokens = st.integers(0, VOCABULARY - 1)
@@ -34,19 +25,10 @@ trees = st.builds(
 )
 
 
-def tree(seed: int, prompt: int, *branches: int) -> Grown:
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(n: int) -> tuple[int, ...]:
-        return tuple(torch.randint(0, VOCABULARY, (n,), generator=generator).tolist())
-
-    return Grown(draw(prompt), tuple(draw(n) for n in branches))
-
-
 BATCHES = {
-    "rows": [tree(1, 5, 7), tree(2, 1, 1), tree(3, 12, 3)],
-    "pairs": [tree(4, 6, 4, 9), tree(5, 1, 1, 2), tree(6, 11, 8, 1)],
-    "groups": [tree(7, 4, 3, 5, 1, 2), tree(8, 9, 6, 6)],
+    "rows": [grown(1, 5, 7), grown(2, 1, 1), grown(3, 12, 3)],
+    "pairs": [grown(4, 6, 4, 9), grown(5, 1, 1, 2), grown(6, 11, 8, 1)],
+    "groups": [grown(7, 4, 3, 5, 1, 2), grown(8, 9, 6, 6)],
 }
 
 
@@ -92,7 +74,7 @@ def test_the_plain_layout_gives_the_models_own_log_probs(model: Any) -> None:
 @pytest.mark.parametrize("name", LAYOUT_NAMES)
 def test_bug_11_a_row_does_not_feel_its_neighbour(model: Any, name: str) -> None:
     """Bit for bit: another row, or another answer to the same prompt, changes nothing."""
-    first, second = tree(4, 6, 4, 9), tree(5, 8, 3, 2)
+    first, second = grown(4, 6, 4, 9), grown(5, 8, 3, 2)
     layout = Layout.of(name, model, None, "cpu")
     before = layout.scores(model, [first, second]).logprobs
     other_row = Grown(tuple((t + 1) % VOCABULARY for t in second.prompt), second.branches)
@@ -166,7 +148,7 @@ def test_what_a_layout_costs_is_known_before_it_is_laid_out(batch: list[Grown], 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_temperature_and_entropy_are_those_of_the_softmax(temperature: float) -> None:
     model = adapted(config_of("llama"))
-    row = tree(1, 5, 6)
+    row = grown(1, 5, 6)
     scores = Layout.of("packed", model, None, "cpu").scores(
         model, [row], temperature=temperature, entropy=True
     )

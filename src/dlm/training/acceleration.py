@@ -63,20 +63,30 @@ def choose_products(device: str, dtype: str) -> Choice[str]:
         return Choice("onednn", "heads and norms of a bf16 base are multiplied in fp32")
     if not hasattr(torch.backends.mkldnn, "matmul") or not torch.backends.mkldnn.is_available():
         return Choice("torch", "this build of torch has no other")
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(512, 1024, generator=generator) for _ in range(2))
-    exact = left.double() @ right.double().t()
-    seconds, errors = {}, {}
-    for name in ("torch", "onednn"):
-        with _kernels(name):
-            errors[name] = float((left @ right.t() - exact).abs().max())
-            seconds[name] = _median_seconds(lambda: left @ right.t())
-    ratio = seconds["torch"] / seconds["onednn"]
+    errors = {name: _largest_error(name) for name in ("torch", "onednn")}
     if errors["onednn"] > 8 * errors["torch"]:
         return Choice("torch", "oneDNN rounds its inputs on this processor")
+    left, right = _operands()
+    seconds = {}
+    for name in ("torch", "onednn"):
+        with _kernels(name):
+            seconds[name] = _median_seconds(lambda: left @ right.t())
+    ratio = seconds["torch"] / seconds["onednn"]
     if ratio < 1.1:
         return Choice("torch", f"oneDNN is not faster here ({ratio:.1f}×)")
     return Choice("onednn", f"{ratio:.1f}× as fast as torch's own here, in full fp32")
+
+
+def _operands() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(512, 1024, generator=generator) for _ in range(2))
+    return left, right
+
+
+def _largest_error(products: str) -> float:
+    left, right = _operands()
+    with _kernels(products):
+        return float((left @ right.t() - left.double() @ right.double().t()).abs().max())
 
 
 def _median_seconds(call: Callable[[], object], repeats: int = 7) -> float:
@@ -237,29 +247,29 @@ class _AdaptedLinear(torch.autograd.Function):  # type: ignore[misc]
         scale: float,
     ) -> Tensor:
         kind = weight.dtype
-        flat = x.reshape(-1, x.shape[-1]).to(kind)  # (T, I)
-        source = flat if dropped is None else dropped.reshape(flat.shape).to(kind)
-        small = source @ lora_a.to(kind).t()  # (T, r)
-        result = linear(flat, weight, bias)  # (T, O)
-        result.addmm_(small, lora_b.to(kind).t(), alpha=scale)
-        ctx.save_for_backward(source, small, weight, lora_a, lora_b)
+        flat = x.reshape(-1, x.shape[-1])  # (T, I)
+        source = flat if dropped is None else dropped.reshape(flat.shape)
+        # the adapter's own products stay in fp32: they cost little, and in bf16 they would be the larger error
+        small = source @ lora_a.t()  # (T, r)
+        result = linear(flat.to(kind), weight, bias).float()  # (T, O)
+        result.addmm_(small, lora_b.t(), alpha=scale)
+        ctx.save_for_backward(source.to(kind), small, weight, lora_a, lora_b)
         ctx.scale, ctx.has_dropout = scale, dropped is not None
-        return result.float().view(*x.shape[:-1], -1)
+        return result.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         source, small, weight, lora_a, lora_b = ctx.saved_tensors
-        kind = weight.dtype
-        flat = grad.reshape(-1, grad.shape[-1]).to(kind)  # (T, O)
-        d_small = (flat @ lora_b.to(kind)).mul_(ctx.scale)  # (T, r)
-        d_a = (d_small.t() @ source).float()
-        d_b = (flat.t() @ small).float() * ctx.scale
+        flat = grad.reshape(-1, grad.shape[-1])  # (T, O)
+        d_small = (flat @ lora_b).mul_(ctx.scale)  # (T, r)
+        d_a = d_small.t() @ source.float()
+        d_b = (flat.t() @ small).mul_(ctx.scale)
         d_x = d_dropped = None
         if ctx.needs_input_grad[0]:
-            d_x = flat @ weight
+            d_x = (flat.to(weight.dtype) @ weight).float()
             if not ctx.has_dropout:
-                d_x.addmm_(d_small, lora_a.to(kind))
-            d_x = d_x.float().view(*grad.shape[:-1], -1)
+                d_x.addmm_(d_small, lora_a)
+            d_x = d_x.view(*grad.shape[:-1], -1)
         if ctx.has_dropout and ctx.needs_input_grad[1]:
-            d_dropped = (d_small @ lora_a.to(kind)).float().view(*grad.shape[:-1], -1)
+            d_dropped = (d_small @ lora_a).view(*grad.shape[:-1], -1)
         return d_x, d_dropped, None, None, d_a, d_b, None

@@ -21,6 +21,7 @@ __all__ = ["choose_layout"]
 
 _TOLERANCE = {torch.float32: 1e-4}  # nats per token
 _TOLERANCE_REDUCED = 0.1  # bf16 keeps 8 bits: a log-prob of 10 nats is good to .04
+_ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop")  # as configurations name it
 _WORTH_TRYING = 1.1  # times the fewest positions of any layout
 
 
@@ -55,6 +56,9 @@ def choose_layout(
     sample = _sample(rows)
     faults = {layout.name: _fault(model, plain, layout, sample, embedding_noise) for layout in others}
     sound = [layout for layout in others if not faults[layout.name]]
+    refused = [
+        f"{layout.name} does not fit: {faults[layout.name]}" for layout in others if faults[layout.name]
+    ]
     if wanted != "auto":
         if not sound:
             raise UsageError(
@@ -63,7 +67,7 @@ def choose_layout(
         return Choice(sound[0], f"as set{head_note}")
     if not sound:
         return Choice(plain, f"no other fits: {next(iter(faults.values()))}{head_note}")
-    return _fastest(model, [plain, *sound], sample, head_note)
+    return _fastest(model, [plain, *sound], sample, "; ".join(["", *refused]) + head_note)
 
 
 def _sample(rows: Sequence[Tree]) -> list[Tree]:
@@ -79,6 +83,8 @@ def _fault(model: Any, plain: Layout, layout: Layout, sample: Sequence[Tree], no
     kinds = set(getattr(config, "layer_types", None) or [])
     if kinds - {"full_attention"} or (not kinds and getattr(config, "sliding_window", None)):
         return "this base has layers that do not attend to the whole row"
+    if layout.name.startswith("packed") and any(getattr(config, name, 0) for name in _ATTENTION_DROPOUT):
+        return "this base has dropout inside its attention"
     training = model.training
     model.eval()
     try:
@@ -95,7 +101,7 @@ def _fault(model: Any, plain: Layout, layout: Layout, sample: Sequence[Tree], no
     return "" if gap <= limit else f"this base gives other log-probs in it (by {gap:.1e} nats)"
 
 
-def _fastest(model: Any, layouts: Sequence[Layout], sample: Sequence[Tree], head_note: str) -> Choice[Layout]:
+def _fastest(model: Any, layouts: Sequence[Layout], sample: Sequence[Tree], remarks: str) -> Choice[Layout]:
     """Measure what is worth measuring: a layout with many more positions than another cannot win."""
     positions = {layout.name: layout.positions(sample) for layout in layouts}
     fewest = min(positions.values())
@@ -104,18 +110,14 @@ def _fastest(model: Any, layouts: Sequence[Layout], sample: Sequence[Tree], head
     training = model.training
     model.train()
     for layout in tried:
-        try:
-            seconds[layout.name] = _step_seconds(model, layout, sample)
-        except DlmError:  # shows only while training: dropout inside attention
-            continue
+        seconds[layout.name] = _step_seconds(model, layout, sample)
     model.train(training)
     model.zero_grad(set_to_none=True)
-    usable = [layout for layout in tried if layout.name in seconds] or [layouts[0]]
-    best = min(usable, key=lambda layout: seconds.get(layout.name, 0.0))
+    best = min(tried, key=lambda layout: seconds[layout.name])
     saved = 1 - positions[best.name] / positions["plain"]
     measured = ", ".join(f"{name} {1e3 * taken:.0f} ms" for name, taken in seconds.items())
     reason = f"{saved:.0%} fewer positions than plain; two rows forward and backward: {measured}"
-    return Choice(best, f"{reason}{head_note}")
+    return Choice(best, f"{reason}{remarks}")
 
 
 def _step_seconds(model: Any, layout: Layout, sample: Sequence[Tree], repeats: int = 2) -> float:

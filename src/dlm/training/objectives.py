@@ -112,7 +112,7 @@ class PreferenceObjective:
             losses = recipe.alpha * odds
             nll_weight += 1.0  # ORPO is the supervised loss with the odds-ratio term added
             rewards = recipe.alpha * chosen / chosen_lengths, recipe.alpha * rejected / rejected_lengths
-            extra["log_odds_ratio"] = log_odds
+            extra |= {"log_odds_ratio": -odds, "log_odds_chosen": log_odds}  # both named as the field does
         nll = sft_loss_sum(scores.logprobs[is_chosen])
         loss = {"pairs": losses.sum()}
         if nll_weight:
@@ -147,7 +147,10 @@ class RewardObjective:
         states = self.layout.last_states(model, rows)  # (A, E)
         head = model.get_base_model().score
         chosen, rejected = head(states.to(head_type(head))).float().view(-1, 2).unbind(1)
-        losses = reward_losses(chosen, rejected, center=self.recipe.center)
+        margins = torch.tensor([row.pair.margin or 0.0 for row in rows], device=chosen.device)
+        losses = reward_losses(
+            chosen, rejected, margin=self.recipe.margin_scale * margins, center=self.recipe.center
+        )
         return Outcome({"pairs": losses.sum()}, {"pairs": _pair_sums(chosen, rejected)})
 
 

@@ -1,0 +1,111 @@
+"""The layout of a run: chosen by trial, with a reason; what does not fit is not used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import Gemma2Config, GPT2Config, MistralConfig
+
+from dlm.errors import UsageError
+from dlm.training.layout import Layout
+from dlm.training.layout_choice import choose_layout
+from small_models import VOCABULARY, adapted, config_of, grown
+
+pytestmark = pytest.mark.torch
+PAIRS = [grown(seed, 6 + 5 * seed, 4, 3 + seed) for seed in range(5)]
+ROWS = [grown(seed, 6, 4 + 9 * seed) for seed in range(5)]
+SMALL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+}
+
+
+def test_a_prompt_that_two_answers_share_is_encoded_once() -> None:
+    model = adapted(config_of("llama"))
+    choice = choose_layout(model, PAIRS, 0, "cpu")
+    assert choice.value.name in ("shared", "packed_shared")
+    assert "fewer positions than plain" in choice.reason
+    assert "ms" in choice.reason
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_rows_of_one_answer_are_packed_where_padding_costs() -> None:
+    model = adapted(config_of("llama"))
+    uneven = [grown(1, 2, 2), grown(2, 2, 2), grown(3, 50, 50)]
+    assert choose_layout(model, uneven, 0, "cpu").value.name in ("packed", "packed_shared")
+
+
+def test_a_layout_can_be_named() -> None:
+    model = adapted(config_of("gpt_neox"))
+    for name in ("plain", "packed", "shared", "packed_shared"):
+        choice = choose_layout(model, PAIRS, 0, "cpu", wanted=name)
+        assert choice.value == Layout(name, 0, "cpu", True)
+        assert choice.reason == "as set"
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (Gemma2Config(**SMALL, final_logit_softcapping=3.0, sliding_window=4), "whole row"),
+        (MistralConfig(**SMALL, sliding_window=4), "whole row"),
+    ],
+)
+def test_bases_that_break_the_other_layouts_fall_back_to_the_plain_one(config: object, why: str) -> None:
+    model = adapted(config)  # type: ignore[arg-type]
+    choice = choose_layout(model, PAIRS, 0, "cpu")
+    assert choice.value.name == "plain"
+    assert why in choice.reason
+    with pytest.raises(UsageError, match="does not fit"):
+        choose_layout(model, PAIRS, 0, "cpu", wanted="packed")
+
+
+def test_capped_logits_are_scored_by_the_whole_model() -> None:
+    config = Gemma2Config(
+        **SMALL,
+        final_logit_softcapping=1.0,
+        attn_logit_softcapping=None,
+        layer_types=["full_attention"] * 2,
+    )
+    model = adapted(config)
+    choice = choose_layout(model, PAIRS, 0, "cpu")
+    assert not choice.value.headless
+    assert "after its head" in choice.reason
+    plain = Layout.of("plain", model, 0, "cpu").scores(model, PAIRS).logprobs
+    torch.testing.assert_close(choice.value.scores(model, PAIRS).logprobs, plain, rtol=0, atol=1e-4)
+
+
+def test_a_base_whose_numbers_differ_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Positions that a base ignores: the second answer would stand in the wrong place."""
+    model = adapted(config_of("llama"))
+    rotary = model.get_base_model().model.rotary_emb
+    real = rotary.forward
+
+    def deaf(states: torch.Tensor, position_ids: torch.Tensor) -> object:
+        return real(states, torch.arange(position_ids.shape[1])[None].expand(position_ids.shape))
+
+    monkeypatch.setattr(rotary, "forward", deaf)
+    choice = choose_layout(model, PAIRS, 0, "cpu")
+    assert choice.value.name in (
+        "plain",
+        "packed",
+    )  # rotary positions are relative: a row shifted whole is the same row
+    assert "packed_shared does not fit: this base gives other log-probs" in choice.reason
+
+
+def test_dropout_inside_attention_keeps_to_layouts_that_have_it() -> None:
+    config = GPT2Config(
+        vocab_size=VOCABULARY, n_embd=16, n_layer=2, n_head=4, n_positions=128, attn_pdrop=0.1
+    )
+    choice = choose_layout(adapted(config).train(), PAIRS, 0, "cpu")
+    assert choice.value.name == "shared"
+
+
+def test_noise_on_the_embeddings_keeps_the_plain_layout() -> None:
+    choice = choose_layout(adapted(config_of("llama")), PAIRS, 0, "cpu", embedding_noise=True)
+    assert choice.value.name == "plain"
+    assert "neftune_alpha" in choice.reason
