@@ -1,6 +1,7 @@
 """Training: make a version. Rows become examples, examples become batches, batches move an adapter."""
 
 from dlm.training import checkpoints
+from dlm.training.adapters import add_adapter, start_adapter
 from dlm.training.examples import Row, data_hash, read_rows_file, rows_of_document
 from dlm.training.findings import Finding, pair_findings, row_findings, surface_findings
 from dlm.training.loop import LoopResult, Observer, Plan, make_optimizer, require_finite
@@ -23,16 +24,11 @@ from dlm.training.pairs import (
     select_pairs,
     split_pairs,
 )
-from dlm.training.phases import (
-    Estimate,
-    Preflight,
-    Prepared,
-    add_adapter,
-    estimate,
-    prepare_sft,
-    score_held_out,
-    train_sft,
-)
+from dlm.training.phases import Estimate, estimate, score_held_out, train_phase
+from dlm.training.preference import prepare_preference
+from dlm.training.prepared import Preflight, Prepared, Spread, Stored
+from dlm.training.reference import ReferenceReport
+from dlm.training.sft import prepare_sft
 
 __all__ = [
     "EncodedPairs",
@@ -45,11 +41,14 @@ __all__ = [
     "Plan",
     "Preflight",
     "Prepared",
+    "ReferenceReport",
     "Row",
     "Scalar",
     "ScalarCounts",
     "Selection",
     "SkippedPair",
+    "Spread",
+    "Stored",
     "add_adapter",
     "checkpoints",
     "data_hash",
@@ -60,6 +59,7 @@ __all__ = [
     "pairs_from_scalars",
     "pairs_hash",
     "pairs_of_document",
+    "prepare_preference",
     "prepare_sft",
     "read_pairs_file",
     "read_rows_file",
@@ -70,6 +70,7 @@ __all__ = [
     "score_held_out",
     "select_pairs",
     "split_pairs",
+    "start_adapter",
     "surface_findings",
-    "train_sft",
+    "train_phase",
 ]
