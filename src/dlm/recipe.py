@@ -134,11 +134,6 @@ class Recipe(BaseModel):
         description="how rows become a batch: padded rows, rows packed end to end, prompts encoded once for all their "
         "answers, or both; auto = the fastest one that this base computes right",
     )
-    matmul: Literal["auto", "fp32", "fast", "bf16"] = Field(
-        "auto",
-        description="kernels of the frozen layers' products on CPU: torch's own, the fastest in full fp32, or bf16 "
-        "inputs with fp32 sums; auto = the fastest in full fp32",
-    )
     seed: int = Field(42, ge=0, lt=2**63, description="seed of row order, dropout and adapter initialisation")
 
 
