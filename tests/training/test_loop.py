@@ -1,78 +1,32 @@
-"""The loop: schedules, order, stopping, and a resumed run that is bit-equal to one that never stopped."""
+"""The loop: schedules, stopping, the best step, and what happens to numbers that are not finite."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dlm.errors import NonFiniteError
 from dlm.recipe import Recipe
 from dlm.training import checkpoints
 from dlm.training.checkpoints import Progress
 from dlm.training.examples import Example
-from dlm.training.loop import HeldOut, LoopResult, learning_rate, make_optimizer, run_loop
-from dlm.training.objectives import SftObjective
-from dlm.training.planning import Plan, Sampler, derived_seed
-from tiny_training import Recorder, plain_layout, tiny_model
+from dlm.training.loop import make_optimizer, run_loop
+from dlm.training.objectives import Outcome, SftObjective
+from dlm.training.optimizer import learning_rate
+from dlm.training.pairs import PairExample
+from dlm.training.planning import Plan, Sampler
+from dlm.training.scoring import Selection
+from tiny_runs import PLAN, objective_of, run, weights
+from tiny_training import Recorder, example, plain_layout, tiny_model
 
 pytestmark = pytest.mark.torch
 OBJECTIVE = SftObjective(plain_layout())
-PLAN = Plan(n_examples=9, rows_per_step=4, micro_rows=2, total_steps=14, eval_every=5, save_every=3)
-
-
-def run(
-    rows: list[Example],
-    folder: Path,
-    recorder: Recorder,
-    *,
-    recipe: Recipe | None = None,
-    resume: bool = False,
-    plan: Plan = PLAN,
-    dropout: float = 0.3,
-    dora: bool = False,
-) -> tuple[torch.nn.Module, LoopResult]:
-    model = tiny_model(dropout=dropout, dora=dora)
-    settings = recipe or Recipe(learning_rate=1e-2, keep_last=2)
-    optimizer = make_optimizer(model, settings)
-    progress = checkpoints.load_newest(folder, model, optimizer, pytest.fail) if resume else Progress()
-    held_out = [HeldOut("valid", OBJECTIVE, rows[:2])]
-    done = run_loop(model, OBJECTIVE, rows, held_out, settings, plan, optimizer, progress, recorder, folder)
-    return model, done
-
-
-def trainable(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-
-@pytest.mark.parametrize("stop_after", [1, 4, 9, 13])
-@pytest.mark.parametrize("dora", [False, True])
-def test_a_resumed_run_is_bit_equal(
-    uneven: list[Example], tmp_path: Path, stop_after: int, dora: bool
-) -> None:
-    """Bug 12: weights, metrics and the optimiser after a stop and a resume, with live dropout."""
-    whole, seen = run(uneven, tmp_path / "a", full := Recorder(), dora=dora)
-    first = Recorder(stop_after=stop_after)
-    _, stopped = run(uneven, tmp_path / "b", first, dora=dora)
-    assert stopped.stopped == "the test"
-    assert stopped.progress.step == stop_after
-    rest = Recorder()
-    resumed, result = run(uneven, tmp_path / "b", rest, resume=True, dora=dora)
-    assert sorted(rest.history) == list(range(stop_after + 1, 15))
-    for name, value in trainable(whole).items():
-        assert torch.equal(value, trainable(resumed)[name]), name
-    exact = ("train_loss", "grad_norm", "learning_rate", "valid_loss", "num_tokens", "entropy")
-    for step, values in rest.history.items():
-        assert [values.get(name) for name in exact] == [full.history[step].get(name) for name in exact]
-    assert result.progress.num_tokens == seen.progress.num_tokens
-    a = (tmp_path / "a" / "step-00000014" / "optimizer.safetensors").read_bytes()
-    assert a == (tmp_path / "b" / "step-00000014" / "optimizer.safetensors").read_bytes()
 
 
 def test_every_trainable_tensor_moves_and_nothing_else(uneven: list[Example], tmp_path: Path) -> None:
@@ -104,20 +58,6 @@ def test_the_loss_falls(uneven: list[Example], tmp_path: Path) -> None:
     assert recorder.history[60]["train_loss"] < 0.97 * recorder.history[1]["train_loss"]
 
 
-@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32))
-def test_an_epoch_reads_every_row_once(n: int, rows_per_step: int, seed: int) -> None:
-    plan = Plan(n, rows_per_step, 1, 10**6, 1, 1)
-    for epoch in range(2):
-        steps = range(epoch * plan.steps_per_epoch + 1, (epoch + 1) * plan.steps_per_epoch + 1)
-        read = Counter(index for step in steps for index in Sampler(plan, seed).window(step))
-        assert read == Counter(range(n))
-
-
-def test_epochs_differ_and_seeds_differ() -> None:
-    plan = Plan(50, 50, 1, 10, 1, 1)
-    assert len({tuple(Sampler(plan, seed).window(step)) for step in (1, 2) for seed in (1, 7)}) == 4
-
-
 @pytest.mark.parametrize(("scheduler", "middle"), [("constant", 1.0), ("linear", 0.5), ("cosine", 0.5)])
 def test_schedules_by_hand(scheduler: str, middle: float) -> None:
     recipe = Recipe(learning_rate=2.0, lr_scheduler=scheduler, warmup_ratio=0.1)
@@ -145,12 +85,68 @@ def test_clipping_limits_what_reaches_the_optimiser(uneven: list[Example], tmp_p
     )
     assert a.history[1]["grad_norm"] == pytest.approx(b.history[1]["grad_norm"])  # reported before clipping
     assert a.history[1]["grad_norm"] > 1e-3
-    assert any(not torch.equal(v, trainable(tight)[name]) for name, v in trainable(free).items())
+    assert any(not torch.equal(v, weights(tight)[name]) for name, v in weights(free).items())
 
 
-def test_a_loss_that_is_not_a_number_names_its_rows_and_keeps_the_checkpoint(
-    uneven: list[Example], tmp_path: Path
+# --- numbers that are not finite ---------------------------------------------------------------------------------
+
+
+def poisoned(value: float) -> torch.nn.Module:
+    """A model whose embedding of the letter z is not a number."""
+    model = tiny_model()
+    model.get_input_embeddings().weight.data[ord("z")] = value
+    return model
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("micro_rows", [1, 4])
+def test_a_row_whose_loss_is_not_a_number_is_named_and_nothing_else(
+    tmp_path: Path, value: float, micro_rows: int
 ) -> None:
+    """The rows of its micro-batch and of its window are not to blame; the checkpoint and the weights before stay."""
+    rows = [example("q" * line, "fizz" if line == 7 else "bus", line) for line in range(1, 9)]
+    plan = Plan(8, 4, micro_rows, 100, 100, 1)
+    order = Sampler(plan, Recipe().seed)
+    step = next(step for step in (1, 2) if 6 in order.window(step))
+    model = poisoned(value)
+    optimizer = make_optimizer(model, Recipe())
+    with pytest.raises(NonFiniteError) as fault:
+        run_loop(model, OBJECTIVE, rows, [], Recipe(), plan, optimizer, Progress(), Recorder(), tmp_path)
+    assert f"step {step}:" in fault.value.message
+    assert fault.value.found == "rows doc.dlm:7"
+    assert checkpoints.saved_steps(tmp_path) == list(range(1, step))
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in weights(model).values())
+
+
+def test_a_gradient_that_is_not_a_number_although_every_loss_is(tmp_path: Path) -> None:
+    class Overflowing(SftObjective):
+        def forward(self, model: Any, rows: Sequence[Any]) -> Outcome:
+            outcome = super().forward(model, rows)
+            loss = outcome.loss["tokens"]
+            # the derivative of a root is infinite at 0
+            return Outcome({"tokens": loss + (loss - loss.detach()).abs().sqrt()}, outcome.sums)
+
+    rows = [example("q", "bus", line) for line in range(1, 5)]
+    model, plan = tiny_model(), Plan(4, 4, 2, 9, 9, 1)
+    before = weights(model)
+    with pytest.raises(NonFiniteError, match="their gradient is not finite") as fault:
+        run_loop(
+            model,
+            Overflowing(plain_layout()),
+            rows,
+            [],
+            Recipe(),
+            plan,
+            make_optimizer(model, Recipe()),
+            Progress(),
+            Recorder(),
+            tmp_path,
+        )
+    assert fault.value.found == "rows doc.dlm:1, doc.dlm:2, doc.dlm:3, doc.dlm:4"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(model).items())
+
+
+def test_an_adapter_that_breaks_is_seen_at_the_next_step(uneven: list[Example], tmp_path: Path) -> None:
     model = tiny_model()
     poison = next(p for name, p in model.named_parameters() if "lora_B" in name)
 
@@ -168,16 +164,40 @@ def test_a_loss_that_is_not_a_number_names_its_rows_and_keeps_the_checkpoint(
 
 
 def test_neftune_adds_noise_only_while_training(uneven: list[Example], tmp_path: Path) -> None:
-    run(uneven, tmp_path / "a", a := Recorder(), recipe=Recipe(), dropout=0.0)
-    noisy, _ = run(uneven, tmp_path / "b", b := Recorder(), recipe=Recipe(neftune_alpha=5.0), dropout=0.0)
+    """The same weights, held still by a tiny rate: another training loss, the same held-out loss."""
+    short = Plan(9, 9, 9, 2, 2, 2)
+    still, noise = Recipe(learning_rate=1e-12), Recipe(learning_rate=1e-12, neftune_alpha=5.0)
+    run(uneven, tmp_path / "a", a := Recorder(), plan=short, recipe=still, dropout=0.0)
+    noisy, _ = run(uneven, tmp_path / "b", b := Recorder(), plan=short, recipe=noise, dropout=0.0)
     assert a.history[1]["train_loss"] != b.history[1]["train_loss"]
-    first = Recipe(neftune_alpha=5.0, learning_rate=1e-12)
-    _, _ = run(uneven, tmp_path / "c", c := Recorder(), recipe=first, dropout=0.0)
-    still = Recipe(learning_rate=1e-12)
-    _, _ = run(uneven, tmp_path / "d", d := Recorder(), recipe=still, dropout=0.0)
-    assert c.history[14]["valid_loss"] == pytest.approx(d.history[14]["valid_loss"], abs=1e-6)
-    embedding = noisy.get_input_embeddings()
-    assert not embedding._forward_hooks
+    assert a.history[2]["valid_loss"] == pytest.approx(b.history[2]["valid_loss"], abs=1e-6)
+    assert not noisy.get_input_embeddings()._forward_hooks
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+def test_neftunes_scale_is_that_of_the_rows_whatever_the_layout(
+    uneven: list[Example], tmp_path: Path, layout: str
+) -> None:
+    """A row of T tokens gets noise of alpha / sqrt(T · d) at most; packed, the stream is many rows long."""
+    model = tiny_model()
+    trunk = model.get_base_model().model
+    seen: dict[str, torch.Tensor] = {}
+
+    def ids(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen.setdefault("ids", inputs[0])
+
+    def embedded(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen.setdefault("embedded", inputs[0])
+
+    trunk.embed_tokens.register_forward_pre_hook(ids)
+    trunk.layers[0].input_layernorm.register_forward_pre_hook(embedded)
+    recipe, objective = Recipe(neftune_alpha=5.0), objective_of(uneven, layout)
+    plan, optimizer = Plan(9, 9, 9, 1, 1, 1), make_optimizer(model, recipe)
+    run_loop(model, objective, uneven, [], recipe, plan, optimizer, Progress(), Recorder(), tmp_path)
+    noise = seen["embedded"] - trunk.embed_tokens.weight[seen["ids"]]
+    length = sum(len(row.ids) for row in uneven) / 9
+    scale = 5.0 / math.sqrt(length * 16)
+    assert 0.95 * scale < float(noise.abs().max()) <= scale * 1.001
 
 
 def test_weights_that_are_not_numbers_are_never_saved(uneven: list[Example], tmp_path: Path) -> None:
@@ -195,36 +215,6 @@ def test_weights_that_are_not_numbers_are_never_saved(uneven: list[Example], tmp
     assert checkpoints.saved_steps(tmp_path) == []
 
 
-@pytest.mark.parametrize("file", ["optimizer.safetensors", "adapter_model.safetensors", "progress.json"])
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(
-    uneven: list[Example], tmp_path: Path, file: str
-) -> None:
-    whole, _ = run(uneven, tmp_path / "a", Recorder())
-    run(uneven, tmp_path / "b", Recorder(stop_after=7))
-    damaged = checkpoints.step_folder(tmp_path / "b", 7) / file
-    damaged.write_bytes(damaged.read_bytes()[:-9])
-    said: list[str] = []
-    model = tiny_model(dropout=0.3)
-    recipe = Recipe(learning_rate=1e-2, keep_last=2)
-    optimizer = make_optimizer(model, recipe)
-    progress = checkpoints.load_newest(tmp_path / "b", model, optimizer, said.append)
-    assert progress.step == 6
-    assert "step 7" in said[0]
-    run_loop(model, OBJECTIVE, uneven, [], recipe, PLAN, optimizer, progress, Recorder(), tmp_path / "b")
-    for name, value in trainable(whole).items():
-        assert torch.equal(value, trainable(model)[name]), name
-
-
-def test_a_checkpoint_of_another_model_is_not_used(uneven: list[Example], tmp_path: Path) -> None:
-    run(uneven, tmp_path, Recorder(), plan=Plan(9, 4, 2, 3, 9, 9))
-    other = tiny_model(dora=True)
-    said: list[str] = []
-    assert (
-        checkpoints.load_newest(tmp_path, other, make_optimizer(other, Recipe()), said.append) == Progress()
-    )
-    assert "step 3" in said[0]
-
-
 def test_a_stop_asked_for_before_the_first_step_takes_none(uneven: list[Example], tmp_path: Path) -> None:
     class Stopping(Recorder):
         def stop_requested(self) -> str:
@@ -235,17 +225,154 @@ def test_a_stop_asked_for_before_the_first_step_takes_none(uneven: list[Example]
     assert recorder.history == {}
 
 
-@pytest.mark.parametrize("seed", [0, 2**62, 2**63 - 1])
-def test_every_seed_of_the_recipe_works(seed: int) -> None:
-    plan = Plan(50, 50, 1, 10, 1, 1)
-    assert sorted(Sampler(plan, seed).window(1)) == list(range(50))
-    assert Sampler(plan, seed).window(2) != Sampler(plan, seed + 1 if seed < 2**63 - 1 else 0).window(1)
-    torch.manual_seed(derived_seed(seed, "step", 10**9))
+# --- better, best, and when to stop ------------------------------------------------------------------------------
 
 
-def test_a_half_written_checkpoint_is_not_seen(uneven: list[Example], tmp_path: Path) -> None:
-    (tmp_path / ".partial-3").mkdir(parents=True)
-    assert checkpoints.saved_steps(tmp_path) == []
-    run(uneven, tmp_path, Recorder(), plan=Plan(9, 4, 2, 3, 9, 9))
-    assert checkpoints.saved_steps(tmp_path) == [3]
-    assert not list(tmp_path.glob(".partial-*"))
+class Scripted(SftObjective):
+    """An objective whose held-out losses are written down: what is decided from them is what is tested."""
+
+    losses: list[float]
+
+    def forward(self, model: Any, rows: Sequence[Any]) -> Outcome:
+        outcome = super().forward(model, rows)
+        if model.training:
+            return outcome
+        loss = torch.tensor(self.losses.pop(0) * self.counts(rows)["tokens"])
+        return Outcome({"tokens": loss}, outcome.sums)
+
+
+def scripted(*losses: float) -> Scripted:
+    objective = Scripted(plain_layout())
+    object.__setattr__(objective, "losses", list(losses))
+    return objective
+
+
+EVERY_STEP = Plan(9, 4, 2, total_steps=9, eval_every=1, save_every=3)
+
+
+def test_early_stopping_counts_evaluations_without_a_better_one(
+    uneven: list[Example], tmp_path: Path
+) -> None:
+    objective = scripted(3.0, 2.0, 2.5, 2.25, 1.5, 1.5, 1.75, 9.0)
+    recipe = Recipe(early_stopping=3)
+    _, result = run(uneven, tmp_path, Recorder(), plan=EVERY_STEP, recipe=recipe, objective=objective)
+    assert result.progress.step == 8  # two without a better one at 3 and 4 do not count any more
+    assert (result.best_step, result.best) == (5, {"valid_loss": 1.5})
+    assert result.stopped == "nothing got better in 3 evaluations since step 5 (valid_loss 1.5)"
+    assert not result.interrupted
+    assert checkpoints.saved_steps(tmp_path)[-1] == 8
+
+
+def test_without_early_stopping_a_run_takes_all_its_steps(uneven: list[Example], tmp_path: Path) -> None:
+    objective = scripted(*[3.0] * 9)
+    _, result = run(uneven, tmp_path, Recorder(), plan=EVERY_STEP, objective=objective)
+    assert (result.progress.step, result.stopped, result.interrupted) == (9, "", False)
+    assert result.best_step == 1
+
+
+def test_a_run_that_ends_as_planned_did_not_stop_early(uneven: list[Example], tmp_path: Path) -> None:
+    recipe, objective = Recipe(early_stopping=8), scripted(1.0, *[3.0] * 8)
+    _, result = run(uneven, tmp_path, Recorder(), plan=EVERY_STEP, recipe=recipe, objective=objective)
+    assert (result.progress.step, result.stopped) == (9, "")
+    assert result.progress.without_better == 8
+
+
+def test_a_stop_from_outside_is_an_interruption(uneven: list[Example], tmp_path: Path) -> None:
+    _, result = run(uneven, tmp_path, Recorder(stop_after=2))
+    assert (result.stopped, result.interrupted) == ("the test", True)
+
+
+def test_numbers_that_are_not_finite_are_never_better(uneven: list[Example], tmp_path: Path) -> None:
+    recipe, objective = Recipe(early_stopping=2), scripted(math.nan, math.inf)
+    _, result = run(uneven, tmp_path, Recorder(), plan=EVERY_STEP, recipe=recipe, objective=objective)
+    assert (result.best_step, result.best) == (None, {})
+    assert result.stopped == "nothing got better in 2 evaluations from the start"
+
+
+def test_no_selection_keeps_no_best_step_and_never_stops_early(uneven: list[Example], tmp_path: Path) -> None:
+    recipe = Recipe(early_stopping=1, keep_best=True)
+    _, result = run(uneven, tmp_path, Recorder(), plan=EVERY_STEP, recipe=recipe, selection=None)
+    assert (result.progress.step, result.best_step, result.stopped) == (9, None, "")
+
+
+def test_the_best_checkpoint_is_kept_beside_the_newest(uneven: list[Example], tmp_path: Path) -> None:
+    """Each better step is saved when it is found, and gives its place to the next better one."""
+    objective = scripted(3.0, 2.0, 2.5, 1.0, 4.0, 4.0, 4.0, 4.0, 4.0)
+    kept: list[list[int]] = []
+
+    class Counting(Recorder):
+        def checkpoint_saved(self, step: int) -> None:
+            kept.append(checkpoints.saved_steps(tmp_path))
+
+    recipe = Recipe(keep_best=True, keep_last=1, learning_rate=1e-2)
+    _, result = run(uneven, tmp_path, Counting(), plan=EVERY_STEP, recipe=recipe, objective=objective)
+    assert kept == [[1], [2], [2, 3], [4], [4, 6], [4, 9]]
+    assert result.best_step == 4
+    best = tiny_model(dropout=0.3)
+    checkpoints.load_adapter_of(tmp_path, 4, best)
+    then, _ = run(
+        uneven, tmp_path / "4", Recorder(stop_after=4), plan=EVERY_STEP, recipe=recipe, selection=None
+    )
+    assert all(torch.equal(tensor, weights(best)[name]) for name, tensor in weights(then).items())
+
+
+BY_PAIRS = Selection((("val_pref_acc", "max"), ("valid_loss", "min")))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "loss", "better"),
+    [
+        (0.9, 9.0, True),
+        (0.8, 0.4, True),
+        (0.8, 0.5, False),
+        (0.8, 0.6, False),
+        (0.7, 0.1, False),
+        (0.9, math.nan, False),
+    ],
+)
+def test_the_first_metric_that_differs_decides(accuracy: float, loss: float, better: bool) -> None:
+    values = {"val_pref_acc": accuracy, "valid_loss": loss, "probe_loss": 1.0}
+    assert BY_PAIRS.is_better(values, {"val_pref_acc": 0.8, "valid_loss": 0.5}) is better
+    assert BY_PAIRS.read({"valid_loss": 0.5}) is None
+
+
+# --- pairs -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed_shared"])
+def test_preference_training_separates_the_pairs(
+    uneven_pairs: list[PairExample], tmp_path: Path, layout: str
+) -> None:
+    objective = objective_of(uneven_pairs, layout, beta=0.5)
+    plan, recorder = Plan(9, 9, 4, 30, 30, 30), Recorder()
+    recipe = Recipe(learning_rate=2e-2)
+    _, result = run(
+        uneven_pairs, tmp_path, recorder, plan=plan, recipe=recipe, objective=objective, dropout=0.0
+    )
+    first, last = recorder.history[1], recorder.history[30]
+    assert first["train_loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert first["rewards/margins"] == pytest.approx(0, abs=1e-5)
+    assert last["train_loss"] < 0.3
+    assert last["rewards/accuracies"] == 1
+    assert result.last["val_pref_acc"] == 1
+    assert {"logps/chosen", "logps/rejected", "train_mean_token_accuracy"} <= last.keys()
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+@pytest.mark.parametrize(
+    "cut", [{"micro_batches": 1}, {"micro_batches": 4}, {"micro_positions": 40}], ids=str
+)
+def test_bug_1_a_run_does_not_depend_on_its_micro_batches(
+    uneven: list[Example], uneven_pairs: list[PairExample], tmp_path: Path, kind: str, cut: dict[str, int]
+) -> None:
+    rows: Sequence[Any] = uneven if kind == "sft" else uneven_pairs
+    objective = objective_of(rows, beta=0.5)
+    short = replace(PLAN, total_steps=5)
+    whole, _ = run(rows, tmp_path / "a", a := Recorder(), objective=objective, plan=short, dropout=0.0)
+    plan = replace(short, **cut)
+    parts, _ = run(rows, tmp_path / "b", b := Recorder(), objective=objective, plan=plan, dropout=0.0)
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], tensor, rtol=0, atol=1e-5, msg=name)
+    for step, values in a.history.items():
+        assert b.history[step]["train_loss"] == pytest.approx(values["train_loss"], abs=1e-6)
+        assert b.history[step]["grad_norm"] == pytest.approx(values["grad_norm"], rel=1e-4)

@@ -87,7 +87,7 @@ def test_a_mean_of_means_would_be_another_number(uneven: list[Example]) -> None:
     model, objective = model_for("sft"), SftObjective(plain_layout())
     whole, _ = accumulated(model, objective, uneven, 9)
     of_means = [accumulated(model, objective, uneven[at : at + 2], 2)[0] for at in range(0, 9, 2)]
-    assert abs(sum(of_means) / len(of_means) - whole) > 1e-3
+    assert abs(sum(of_means) / len(of_means) - whole) > 1e-4
 
 
 @pytest.mark.parametrize("method", METHODS)
