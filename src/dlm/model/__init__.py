@@ -5,11 +5,13 @@ from dlm.model.device import choose_device, choose_dtype
 from dlm.model.head import TokenScores, can_run_headless, inner_model, score_targets, trunk_states
 from dlm.model.logprobs import completion_logprobs
 from dlm.model.policy import Policy, load_policy, quiet_libraries
+from dlm.model.reward import RewardModel, load_reward_model, with_score_head, write_reward_facts
 from dlm.model.sampler import Sample, Settings, keeps_logits, sample, stream
 
 __all__ = [
     "Chat",
     "Policy",
+    "RewardModel",
     "Sample",
     "Settings",
     "TokenScores",
@@ -20,9 +22,12 @@ __all__ = [
     "inner_model",
     "keeps_logits",
     "load_policy",
+    "load_reward_model",
     "quiet_libraries",
     "sample",
     "score_targets",
     "stream",
     "trunk_states",
+    "with_score_head",
+    "write_reward_facts",
 ]

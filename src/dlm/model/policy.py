@@ -28,7 +28,7 @@ from dlm.model.source import (
 )
 from dlm.recipe import Choice
 
-__all__ = ["Policy", "load_policy", "quiet_libraries"]
+__all__ = ["Policy", "load_adapter", "load_folder", "load_policy", "quiet_libraries"]
 
 _ANY_LENGTH = 1_000_000  # tokenizers without a limit state an absurd one
 
@@ -103,13 +103,35 @@ def load_policy(
         BaseModelError: the base or the adapter is missing, damaged or of the wrong kind; the reason is given.
         UsageError: the machine cannot do what `device` or `precision` ask.
     """
+    return load_folder(
+        spec,
+        find_folder(spec),
+        adapter,
+        device=device,
+        precision=precision,
+        system_prompt=system_prompt,
+        trainable=trainable,
+    )
+
+
+def load_folder(
+    spec: BaseSpec,
+    folder: Path,
+    adapter: Path | None = None,
+    *,
+    device: str,
+    precision: str | None,
+    system_prompt: str | None,
+    trainable: bool = False,
+    scores: bool = False,
+) -> Policy:
+    """Load the model in `folder` as `load_policy` does; with `scores`, a sequence classifier with one label."""
     where = choose_device(device)
     dtype = choose_dtype(precision, where.value)
-    folder = find_folder(spec)
-    found = inspect_folder(folder, spec.name)
+    found = inspect_folder(folder, spec.name, scores=scores)
     with quiet_libraries():
         tokenizer = _load_tokenizer(found, spec.name)
-        model = _load_model(found, spec.name, dtype.value)
+        model = _load_model(found, spec.name, dtype.value, scores)
     _check_vocabulary(tokenizer, model, spec.name)
     with readable_faults(f"the files of {spec.name} cannot be read"):
         fingerprint = fingerprint_folder(folder)
@@ -120,7 +142,7 @@ def load_policy(
     threads = choose_threads(model.num_parameters())
     torch.set_num_threads(threads.value)
     if adapter is not None:
-        model = _load_adapter(model, adapter, fingerprint, spec.name, trainable=trainable)
+        model = load_adapter(model, adapter, fingerprint, spec.name, trainable=trainable)
     with readable_faults(f"{spec.name} does not fit on {where.value}", "--device cpu, or a smaller base"):
         model.to(where.value)
     model.eval()
@@ -178,9 +200,10 @@ def _rust_faults(name: str) -> Iterator[None]:
         ) from None
 
 
-def _load_model(found: ModelFolder, name: str, dtype: str) -> Any:
+def _load_model(found: ModelFolder, name: str, dtype: str, scores: bool) -> Any:
+    kind = transformers.AutoModelForSequenceClassification if scores else transformers.AutoModelForCausalLM
     with readable_faults(f"the base {name} cannot be loaded"):
-        model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        model, report = kind.from_pretrained(
             str(found.path),
             dtype=DTYPES[dtype],
             use_safetensors=True,
@@ -278,14 +301,19 @@ def _context_length(config: Any, tokenizer: Any) -> tuple[int, str]:
 
 def _listed_ends(model: Any) -> list[int]:
     """The end tokens that the base's generation configuration lists."""
-    ends = getattr(model.generation_config, "eos_token_id", None)
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return [end for end in (ends if isinstance(ends, list | tuple) else [ends]) if isinstance(end, int)]
 
 
 # --- the adapter -------------------------------------------------------------------------------------------------
 
 
-def _load_adapter(model: Any, folder: Path, fingerprint: str, name: str, *, trainable: bool) -> Any:
+def load_adapter(model: Any, folder: Path, fingerprint: str, name: str, *, trainable: bool) -> Any:
+    """Put an adapter's weights into a base's model.
+
+    Raises:
+        BaseModelError: the files are missing, damaged, of another kind than the model, or of another base.
+    """
     config = read_json(folder / "adapter_config.json")
     weights = folder / "adapter_model.safetensors"
     if config.get("peft_type") != "LORA":
@@ -293,6 +321,11 @@ def _load_adapter(model: Any, folder: Path, fingerprint: str, name: str, *, trai
             f"{folder} holds no adapter that dlm can load",
             expected="peft_type LORA",
             found=f"{config.get('peft_type')!r}",
+        )
+    if (config.get("task_type") == "SEQ_CLS") != (getattr(model, "score", None) is not None):
+        raise BaseModelError(
+            f"{folder} holds a reward model: it scores answers and writes none",
+            next_step="name a version of another phase; a reward model serves as the judge hf:FOLDER",
         )
     if config.get("auto_mapping"):
         raise BaseModelError(

@@ -20,6 +20,7 @@ from huggingface_hub import snapshot_download
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
 from dlm.bases import BaseSpec
@@ -178,16 +179,21 @@ def _is_whole(folder: Path) -> bool:
 # --- whether it is fit -------------------------------------------------------------------------------------------
 
 
-def inspect_folder(folder: Path, name: str) -> ModelFolder:
-    """Check everything that can be checked without loading.
+def inspect_folder(folder: Path, name: str, *, scores: bool = False) -> ModelFolder:
+    """Check everything that can be checked without loading. With `scores`, the model is to be one that scores answers.
 
     Raises:
-        BaseModelError: unreadable configuration, not a causal language model, code of its own, quantised, pickled,
-            missing or damaged weights, no tokenizer, sizes that the stored tensors cannot have.
+        BaseModelError: unreadable configuration, not a causal language model (or not a classifier with one label), code
+            of its own, quantised, pickled, missing or damaged weights, no tokenizer, sizes that the stored tensors
+            cannot have.
     """
     config = _read_config(folder)
     _refuse_code(folder, config, name)
-    _refuse_other_kinds(config, name)
+    if scores:
+        _refuse_what_does_not_score(config, name)
+    else:
+        _refuse_other_kinds(config, name)
+    _refuse_quantised(config, name)
     if (folder / "generation_config.json").is_file():
         read_json(
             folder / "generation_config.json"
@@ -278,6 +284,22 @@ def _refuse_other_kinds(config: Mapping[str, Any], name: str) -> None:
             found=f"{', '.join(map(str, architectures)) or kind}",
             next_step=_OTHER_BASE,
         )
+
+
+def _refuse_what_does_not_score(config: Mapping[str, Any], name: str) -> None:
+    expected = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES.get(str(config.get("model_type")))
+    stated = config.get("architectures")
+    labels = config.get("id2label")
+    if expected is None or stated != [expected] or not isinstance(labels, dict) or len(labels) != 1:
+        raise BaseModelError(
+            f"{name} holds no reward model",
+            expected=f"a sequence classifier with one label, architectures: {expected or 'one that transformers knows'}",
+            found=f"{stated}, {len(labels) if isinstance(labels, dict) else 'no'} labels",
+            next_step="dlm train DOCUMENT --phase reward makes one",
+        )
+
+
+def _refuse_quantised(config: Mapping[str, Any], name: str) -> None:
     if config.get("quantization_config"):
         raise BaseModelError(
             f"the base {name} is quantised; dlm trains adapters on full-precision weights",

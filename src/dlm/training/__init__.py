@@ -24,10 +24,11 @@ from dlm.training.pairs import (
     select_pairs,
     split_pairs,
 )
-from dlm.training.phases import Estimate, estimate, score_held_out, train_phase
+from dlm.training.phases import Estimate, estimate, first_window, score_held_out, score_monitors, train_phase
 from dlm.training.preference import prepare_preference
 from dlm.training.prepared import Preflight, Prepared, Spread, Stored
 from dlm.training.reference import ReferenceReport
+from dlm.training.reward import add_reward_head, prepare_reward, save_reward_model
 from dlm.training.sft import prepare_sft
 
 __all__ = [
@@ -50,16 +51,19 @@ __all__ = [
     "Spread",
     "Stored",
     "add_adapter",
+    "add_reward_head",
     "checkpoints",
     "data_hash",
     "encode_pairs",
     "estimate",
+    "first_window",
     "make_optimizer",
     "pair_findings",
     "pairs_from_scalars",
     "pairs_hash",
     "pairs_of_document",
     "prepare_preference",
+    "prepare_reward",
     "prepare_sft",
     "read_pairs_file",
     "read_rows_file",
@@ -67,7 +71,9 @@ __all__ = [
     "require_finite",
     "row_findings",
     "rows_of_document",
+    "save_reward_model",
     "score_held_out",
+    "score_monitors",
     "select_pairs",
     "split_pairs",
     "start_adapter",

@@ -222,8 +222,10 @@ def settle(
     """
     world = current()
     device = policy.device.value
-    products = _products(policy, recipe) if stored is None else Choice(stored.products, "as the run began")
-    products = world.from_main(products)
+    if stored is None:
+        products = world.from_main(choose_products(device, policy.dtype.value))
+    else:
+        products = Choice(stored.products, "as the run began")
     with accelerated(model, products.value):
         chosen = choose_layout(
             model,
@@ -245,14 +247,6 @@ def settle(
         order = Choice(stored.plan.by_length, "as the run began")
         planned = replace(planned, plan=stored.plan, micro=micro, order=order)
     return Settled(layout, layout_choice, products, planned)
-
-
-def _products(policy: Policy, recipe: Recipe) -> Choice[str]:
-    if recipe.matmul == "fp32":
-        return Choice("torch", "matmul = fp32")
-    if recipe.matmul == "fast":
-        return Choice("onednn", "matmul = fast")
-    return choose_products(policy.device.value, policy.dtype.value)
 
 
 def preflight_of(
