@@ -27,6 +27,9 @@ Reference = Mapping[str, tuple[float, float]]
 """Log-probs of (chosen, rejected) under the reference, by a pair's key."""
 
 
+_ROUNDING = 1e-6  # relative; sums of some hundred fp32 log-probs in two layouts differ by a few 1e-7
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What one micro-batch yields, each by the unit over which it is averaged."""
@@ -102,16 +105,19 @@ class PreferenceObjective:
                 rejected_lengths=rejected_lengths,
             )
             rewards = recipe.beta * (chosen - ref_chosen), recipe.beta * (rejected - ref_rejected)
+            size = recipe.beta * (chosen.abs() + rejected.abs())
         elif recipe.method == "simpo":
             losses = simpo_losses(
                 chosen, rejected, chosen_lengths, rejected_lengths, beta=recipe.beta, gamma=recipe.gamma
             )
             rewards = recipe.beta * chosen / chosen_lengths, recipe.beta * rejected / rejected_lengths
+            size = rewards[0].abs() + rewards[1].abs()
         else:
             odds, log_odds = orpo_losses(chosen, rejected, chosen_lengths, rejected_lengths)
             losses = recipe.alpha * odds
             nll_weight += 1.0  # ORPO is the supervised loss with the odds-ratio term added
             rewards = recipe.alpha * chosen / chosen_lengths, recipe.alpha * rejected / rejected_lengths
+            size = rewards[0].abs() + rewards[1].abs()
             extra |= {"log_odds_ratio": -odds, "log_odds_chosen": log_odds}  # both named as the field does
         nll = sft_loss_sum(scores.logprobs[is_chosen])
         loss = {"pairs": losses.sum()}
@@ -120,7 +126,7 @@ class PreferenceObjective:
         return Outcome(
             loss,
             {
-                "pairs": _pair_sums(*rewards)
+                "pairs": _pair_sums(*rewards, size)
                 | {"logps/chosen": chosen.detach().sum(), "logps/rejected": rejected.detach().sum()}
                 | {name: value.detach().sum() for name, value in extra.items()},
                 "chosen_tokens": {
@@ -151,7 +157,9 @@ class RewardObjective:
         losses = reward_losses(
             chosen, rejected, margin=self.recipe.margin_scale * margins, center=self.recipe.center
         )
-        return Outcome({"pairs": losses.sum()}, {"pairs": _pair_sums(chosen, rejected)})
+        return Outcome(
+            {"pairs": losses.sum()}, {"pairs": _pair_sums(chosen, rejected, chosen.abs() + rejected.abs())}
+        )
 
 
 def head_type(head: Any) -> torch.dtype:
@@ -160,13 +168,18 @@ def head_type(head: Any) -> torch.dtype:
     return kind
 
 
-def _pair_sums(chosen: Tensor, rejected: Tensor) -> dict[str, Tensor]:
-    """Sums of rewards (B,), margins, right rankings and ties; a tie is neither right nor wrong."""
+def _pair_sums(chosen: Tensor, rejected: Tensor, size: Tensor) -> dict[str, Tensor]:
+    """Sums of rewards (B,), margins, right rankings and ties; a tie is neither right nor wrong.
+
+    `size` (B,) is how large the numbers are whose difference a margin is: one below their rounding is a tie. Without
+    that, a policy equal to its reference would rank by the rounding of two differently batched passes.
+    """
     chosen, rejected = chosen.detach(), rejected.detach()
+    margins, noise = chosen - rejected, _ROUNDING * size.detach()
     return {
         "rewards/chosen": chosen.sum(),
         "rewards/rejected": rejected.sum(),
-        "rewards/margins": (chosen - rejected).sum(),
-        "rewards/accuracies": (chosen > rejected).sum(),
-        "rewards/ties": (chosen == rejected).sum(),
+        "rewards/margins": margins.sum(),
+        "rewards/accuracies": (margins > noise).sum(),
+        "rewards/ties": (margins.abs() <= noise).sum(),
     }
