@@ -18,6 +18,7 @@ and exits with its `exit_code`. Anything else that escapes is a bug and shows it
     ├── MissingExtraError        1  an optional part of dlm is not installed
     ├── TrainingError            1  a run that cannot start or go on
     │   └── NonFiniteError       1  a loss or gradient that is not a number
+    ├── ConsentError             1  a command that a document names and nobody has allowed
     ├── GateError                3  a version that has not passed its document's gate
     └── InterruptedRunError    130  stopped from outside; the run can be resumed
 """
@@ -31,6 +32,7 @@ from typing import ClassVar
 __all__ = [
     "BaseModelError",
     "ConflictError",
+    "ConsentError",
     "ContextLengthError",
     "CopiedDocumentError",
     "DlmError",
@@ -166,6 +168,10 @@ class TrainingError(DlmError):
 
 class NonFiniteError(TrainingError):
     """A loss or gradient that is not a finite number; the rows of that step are named."""
+
+
+class ConsentError(DlmError):
+    """A command that a document names, and that nobody has allowed; it was not run."""
 
 
 class GateError(DlmError):

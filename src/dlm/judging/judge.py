@@ -202,7 +202,7 @@ def parse_judge(text: str) -> JudgeSpec:
 
 
 def make_judge(spec: str | JudgeSpec, context: JudgeContext) -> Judge:
-    """Make the judge that a spec names. A command named by a document needs consent first (`dlm.store.Consent`).
+    """Make the judge that a spec names. A command named by a document needs consent first (`dlm.store.Consents`).
 
     Raises:
         UsageError: no such judge, or the context lacks what it needs.

@@ -1,5 +1,6 @@
 """What is remembered about a document: runs, metrics, versions, checkpoints. No torch."""
 
+from dlm.store.consent import CommandIdentity, Consents, identify
 from dlm.store.layout import home_root
 from dlm.store.lock import Holder
 from dlm.store.metrics import Metrics, MetricWriter
@@ -12,6 +13,8 @@ __all__ = [
     "RUN_KINDS",
     "RUN_STATUSES",
     "VERSION_FILE",
+    "CommandIdentity",
+    "Consents",
     "Holder",
     "Home",
     "MetricWriter",
@@ -30,4 +33,5 @@ __all__ = [
     "Versions",
     "checkpoint_step",
     "home_root",
+    "identify",
 ]

@@ -2,6 +2,7 @@
 
 $DLM_HOME/
   dlm-home.json            the marker: this folder is ours
+  consent/                 commands named by documents that may run (see `consent`)
   store/<dlm_id>/
     store.sqlite3          runs, events, metrics, versions, promotions
     lock                   held by the process that trains (see `lock`)
