@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dlm.training import acceleration
-from dlm.training.acceleration import accelerated, choose_products
+from dlm.training.acceleration import accelerated
 from dlm.training.layout import Layout, Tree
 from small_models import ARCHITECTURES, adapted, config_of, gradients, grown, relative
 
@@ -94,19 +93,3 @@ def test_layers_of_another_kind_are_left_alone(kind: str, dora: bool) -> None:
         found, found_gradients = loss_and_gradients(model)
     assert float((found - expected).abs() / expected.abs()) <= 1e-5
     assert relative(found_gradients, expected_gradients) <= 1e-5
-
-
-def test_products_are_chosen_by_speed_at_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_products("cuda", "fp32").value == "torch"
-    times = iter([1.0, 0.5, 1.0, 1.0, 1.0, 0.5])
-    monkeypatch.setattr(acceleration, "_median_seconds", lambda call: next(times))
-    fast = choose_products("cpu", "fp32")
-    assert fast.value == "onednn"
-    assert "2.0×" in fast.reason
-    slow = choose_products("cpu", "fp32")
-    assert slow.value == "torch"
-    assert "1.0×" in slow.reason
-    monkeypatch.setattr(acceleration, "_largest_error", lambda name: {"torch": 1e-5, "onednn": 1e-2}[name])
-    rounded = choose_products("cpu", "fp32")
-    assert rounded.value == "torch"
-    assert "rounds" in rounded.reason

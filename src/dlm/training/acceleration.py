@@ -9,8 +9,6 @@ Notation: T tokens, I inputs and O outputs of a layer, r the adapter's rank.
 from __future__ import annotations
 
 import functools
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -23,8 +21,7 @@ from torch.nn.functional import layer_norm, linear, silu
 from transformers.activations import SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-from dlm.model import inner_model
-from dlm.recipe import Choice
+from dlm.model import choose_products, inner_model, matrix_products
 
 __all__ = ["accelerated", "choose_products"]
 
@@ -35,7 +32,7 @@ def accelerated(model: Any, products: str) -> Iterator[None]:
 
     Args:
         model: a causal language model or sequence classifier, under PEFT or not.
-        products: "torch" or "onednn" (see `choose_products`).
+        products: "torch" or "onednn" (see `dlm.model.choose_products`).
 
     Weights in bf16 are multiplied in bf16 with fp32 sums, while what flows between the layers stays fp32. That needs
     every layer to be known here; a model with others (DoRA, GPT-2's transposed layers) keeps its own forward passes. So
@@ -45,7 +42,7 @@ def accelerated(model: Any, products: str) -> Iterator[None]:
         yield
         return
     with ExitStack() as stack:
-        stack.enter_context(_kernels(products))
+        stack.enter_context(matrix_products(products))
         swaps = _swaps(model)
         if swaps is not None:
             stack.enter_context(_fp32_embeddings(model))
@@ -53,67 +50,6 @@ def accelerated(model: Any, products: str) -> Iterator[None]:
                 module.forward = functools.partial(forward, module)
                 stack.callback(module.__dict__.pop, "forward")
         yield
-
-
-def choose_products(device: str, dtype: str) -> Choice[str]:
-    """How this machine multiplies fp32 matrices fastest at full precision: "torch" or "onednn".
-
-    torch hands fp32 products on CPU to a library that is slow on some processors; oneDNN is asked for by the setting
-    that allows it lower precision. Whether it takes that liberty is found out by comparison with fp64.
-    """
-    if device != "cpu":
-        return Choice("torch", f"{device} has its own")
-    if dtype != "fp32":
-        return Choice("onednn", "heads and norms of a bf16 base are multiplied in fp32")
-    if not hasattr(torch.backends.mkldnn, "matmul") or not torch.backends.mkldnn.is_available():
-        return Choice("torch", "this build of torch has no other")
-    errors = {name: _largest_error(name) for name in ("torch", "onednn")}
-    if errors["onednn"] > 8 * errors["torch"]:
-        return Choice("torch", "oneDNN rounds its inputs on this processor")
-    left, right = _operands()
-    seconds = {}
-    for name in ("torch", "onednn"):
-        with _kernels(name):
-            seconds[name] = _median_seconds(lambda: left @ right.t())
-    ratio = seconds["torch"] / seconds["onednn"]
-    if ratio < 1.1:
-        return Choice("torch", f"oneDNN is not faster here ({ratio:.1f}×)")
-    return Choice("onednn", f"{ratio:.1f}× as fast as torch's own here, in full fp32")
-
-
-def _operands() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(512, 1024, generator=generator) for _ in range(2))
-    return left, right
-
-
-def _largest_error(products: str) -> float:
-    left, right = _operands()
-    with _kernels(products):
-        return float((left @ right.t() - left.double() @ right.double().t()).abs().max())
-
-
-def _median_seconds(call: Callable[[], object], repeats: int = 7) -> float:
-    taken = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
-
-
-@contextmanager
-def _kernels(products: str) -> Iterator[None]:
-    if products == "torch":
-        yield
-        return
-    settings = torch.backends.mkldnn.matmul
-    before = settings.fp32_precision
-    settings.fp32_precision = "bf16"  # allowed, not taken: `choose_products` made sure
-    try:
-        yield
-    finally:
-        settings.fp32_precision = before
 
 
 @contextmanager
