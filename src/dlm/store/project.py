@@ -15,6 +15,7 @@ from dlm.store.files import disk_faults
 from dlm.store.layout import StoreLayout, create_home, home_exists, home_root
 from dlm.store.lock import Holder, StoreLock, holder
 from dlm.store.metrics import Metrics
+from dlm.store.mining import Mining
 from dlm.store.runs import Runs
 from dlm.store.upkeep import PruneReport, Recovery, prune, recover
 from dlm.store.versions import Versions
@@ -82,6 +83,7 @@ class Store:
             raise
         self.runs = Runs(self._database, self._require_lock)
         self.metrics = Metrics(self._database)
+        self.mining = Mining(self._database)
         self.versions = Versions(self._database, layout, dlm_id, self._require_lock)
 
     def close(self) -> None:
