@@ -1,165 +1,38 @@
-"""The supervised phase before and around the loop: the plan, the pre-flight, the estimate, and whole runs by it."""
+"""What all phases share, and the supervised one: the pre-flight, the estimate, whole runs; bugs 1 to 5 and 10."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from bases_on_the_spot import make_base, spec_of
+from bases_on_the_spot import ARCHITECTURES, make_base, spec_of
 from dlm.errors import TrainingError, UsageError
-from dlm.model import Policy, load_policy
+from dlm.evaluation import Question, answer_all
+from dlm.model import load_policy
 from dlm.recipe import Choice, Recipe
 from dlm.training import (
     Prepared,
     Row,
+    Stored,
     add_adapter,
+    encode_pairs,
     estimate,
-    make_optimizer,
     prepare_sft,
     score_held_out,
-    train_sft,
 )
-from dlm.training.checkpoints import Progress
-from dlm.training.examples import Example
-from dlm.training.layout import choose_micro_batch
+from dlm.training.examples import Example, encode
 from dlm.training.loop import Plan
-from dlm.training.losses import Outcome, SftObjective
-from dlm.training.phases import _plan
-from tiny_training import Recorder
+from dlm.training.objectives import Outcome, SftObjective
+from phase_runs import PAIRS, ROWS, chat, prepared_for, run, started, stir, trainable
 
 pytestmark = pytest.mark.torch
 
-VOCABULARY = 322
-
-
-def examples(count: int, tokens: int = 20) -> list[Example]:
-    row = Row("chat", "q", "a", "doc.dlm", 1)
-    return [Example(row, tuple(range(tokens)), 5) for _ in range(count)]
-
-
-def plan_of(count: int, **knobs: Any) -> tuple[Plan, Choice[int], Choice[float]]:
-    return _plan(examples(count), Recipe(**knobs), VOCABULARY)
-
-
-# --- the plan ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("knobs", "rows_per_step", "micro_rows"),
-    [
-        ({}, 8, 8),
-        ({"micro_batch_size": 1}, 8, 1),
-        ({"micro_batch_size": 3}, 8, 3),
-        ({"micro_batch_size": 12}, 12, 12),
-        ({"grad_accum": 1}, 8, 8),
-        ({"grad_accum": 2}, 8, 4),
-        ({"grad_accum": 3}, 8, 3),
-        ({"grad_accum": 16}, 16, 1),
-        ({"micro_batch_size": 2, "grad_accum": 3}, 6, 2),
-        ({"micro_batch_size": 1, "grad_accum": 1}, 1, 1),
-        ({"micro_batch_size": 64, "grad_accum": 2}, 40, 40),
-    ],
-)
-def test_rows_per_step(knobs: Mapping[str, int], rows_per_step: int, micro_rows: int) -> None:
-    """One of the two knobs alone changes memory; a step still reads eight rows."""
-    plan, micro, _ = plan_of(40, **knobs)
-    assert (plan.rows_per_step, plan.micro_rows, micro.value) == (rows_per_step, micro_rows, micro_rows)
-    if "grad_accum" in knobs and "micro_batch_size" not in knobs:
-        assert math.ceil(plan.rows_per_step / plan.micro_rows) == knobs["grad_accum"]
-
-
-def test_a_short_document_is_one_step_an_epoch() -> None:
-    plan, micro, _ = plan_of(3)
-    assert (plan.rows_per_step, plan.micro_rows, plan.steps_per_epoch) == (3, 3, 1)
-    assert micro.value == 3
-
-
-def test_epochs_alone() -> None:
-    plan, _, epochs = plan_of(20, num_epochs=3)
-    assert plan.total_steps == 9
-    assert epochs == Choice(3.0, "num_epochs")
-
-
-def test_min_steps_add_whole_epochs_and_say_so() -> None:
-    plan, _, epochs = plan_of(20, num_epochs=1, min_steps=10)
-    assert plan.total_steps == 12
-    assert epochs.value == 4
-    assert epochs.reason == "raised from 1 so that the run has at least min_steps = 10 steps"
-    assert plan_of(20, num_epochs=4, min_steps=12)[2] == Choice(4.0, "num_epochs")
-
-
-def test_max_steps_cut_short_and_say_so() -> None:
-    plan, _, epochs = plan_of(20, num_epochs=3, max_steps=4)
-    assert plan.total_steps == 4
-    assert epochs == Choice(4 / 3, "cut short by max_steps = 4")
-    assert plan_of(20, num_epochs=3, min_steps=50, max_steps=4)[0].total_steps == 4
-    assert plan_of(20, num_epochs=3, max_steps=9)[2].reason == "num_epochs"  # nothing is cut
-
-
-def test_about_ten_evaluations_with_checkpoints_at_each() -> None:
-    plan, _, _ = plan_of(8, num_epochs=200)
-    assert (plan.total_steps, plan.eval_every, plan.save_every) == (200, 20, 20)
-    assert plan_of(8, num_epochs=3)[0].eval_every == 1
-    knobs = {"eval_every_steps": 7}
-    assert (plan_of(8, **knobs)[0].eval_every, plan_of(8, **knobs)[0].save_every) == (7, 7)
-    both = plan_of(8, eval_every_steps=7, save_every_steps=2)[0]
-    assert (both.eval_every, both.save_every) == (7, 2)
-    assert plan_of(8, num_epochs=200, save_every_steps=3)[0].eval_every == 20
-
-
-@given(
-    st.integers(1, 60),
-    st.integers(1, 5),
-    st.integers(0, 90),
-    st.none() | st.integers(1, 90),
-    st.none() | st.integers(1, 20),
-    st.none() | st.integers(1, 20),
-)
-def test_any_plan_is_sound(
-    count: int, epochs: int, least: int, most: int | None, micro: int | None, accum: int | None
-) -> None:
-    plan, chosen, shown = plan_of(
-        count,
-        num_epochs=epochs,
-        min_steps=least,
-        max_steps=most,
-        micro_batch_size=micro or "auto",
-        grad_accum=accum or "auto",
-    )
-    assert 1 <= plan.micro_rows <= plan.rows_per_step <= count
-    assert chosen.value == plan.micro_rows
-    assert plan.total_steps >= 1
-    assert most is None or plan.total_steps <= most
-    assert plan.total_steps >= min(least, most or least)
-    assert shown.value * plan.steps_per_epoch == pytest.approx(plan.total_steps)
-    assert plan.eval_every >= 1
-    assert plan.save_every >= 1
-
-
-def test_micro_batches_shrink_with_length_and_vocabulary() -> None:
-    assert choose_micro_batch([1024], 8, VOCABULARY).value == 8
-    assert choose_micro_batch([20, 4096], 8, VOCABULARY).value == 2
-    assert choose_micro_batch([100_000], 8, VOCABULARY).value == 1
-    assert choose_micro_batch([1024], 8, 32_768).value == 1
-    assert "8,192 padded tokens" in choose_micro_batch([1024], 8, VOCABULARY).reason
-
-
-# --- prepared on a base ------------------------------------------------------------------------------------------
-
-
-def chat(prompt: str, answer: str, line: int = 1, probe: bool = False) -> Row:
-    return Row("chat", prompt, answer, "doc.dlm", line, probe)
-
-
-ROWS = [chat(f"What is number {i}?", "It is " * (i % 5) + f"{i * 7}.", i) for i in range(1, 25)]
+PHASES = ("sft", "preference", "reward")
 
 
 @pytest.fixture(scope="module")
@@ -167,40 +40,45 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_base(tmp_path_factory.mktemp("phases") / "llama", "llama")
 
 
-def fresh(base: Path, recipe: Recipe, system_prompt: str | None = None) -> tuple[Policy, Any]:
-    policy = load_policy(spec_of(base), device="cpu", system_prompt=system_prompt)
-    return policy, add_adapter(policy, recipe)
-
-
 def prepare(base: Path, rows: Sequence[Row], system_prompt: str | None = None, **knobs: Any) -> Prepared:
-    recipe = Recipe(**knobs)
-    policy, model = fresh(base, recipe, system_prompt)
-    return prepare_sft(rows, policy, model, recipe)
+    recipe = Recipe(**{"layout": "plain", **knobs})
+    policy, model = started(base, recipe, system_prompt=system_prompt)
+    return prepare_sft(rows, [], policy, model, recipe)
+
+
+# --- the pre-flight ----------------------------------------------------------------------------------------------
 
 
 def test_the_pre_flight_counts_what_there_is(base: Path) -> None:
     rows = [
         *ROWS,
         chat("Which?", "This one.", 90, probe=True),
-        Row("prose", None, "Long prose. " * 80, "doc.dlm", 91),
+        Row("prose", None, "Long prose. " * 80, "notes.txt", 91),
         chat("Say <|end|> now.", "No.", 92),
         chat("Too long?", "Yes, it is. " * 80, 93),
     ]
     recipe = Recipe(lora_r=4)
-    policy, model = fresh(base, recipe)
-    prepared = prepare_sft(rows, policy, model, recipe)
+    policy, model = started(base, recipe)
+    prepared = prepare_sft(rows, [], policy, model, recipe)
     flight = prepared.preflight
     assert flight.rows["probes"] == 1
     assert flight.rows["train"] + flight.rows["validation"] == 27
-    lengths = sorted(len(example.ids) for example in prepared.train)
+    assert flight.origins == {"doc.dlm": 26, "notes.txt": 1}
+    lengths = sorted(len(example.prompt) + example.n_targets for example in prepared.train)
     assert (flight.tokens_min, flight.tokens_max, flight.tokens_total) == (
         lengths[0],
         lengths[-1],
         sum(lengths),
     )
     assert flight.tokens_median == lengths[len(lengths) // 2]
+    parts = flight.tokens["prompt"].total + flight.tokens["answer"].total
+    assert parts == flight.tokens["whole"].total
     assert flight.max_len == Choice(256, "the base's context")
     assert [(one.row.line, "the limit is 256" in one.reason) for one in flight.skipped] == [(93, True)]
+    assert flight.left_out == {"too_long": 1}
+    assert [finding.places for finding in prepared.findings if finding.kind == "too_long"] == [
+        ("doc.dlm:93",)
+    ]
     assert flight.split_prose == 1
     assert flight.special_tokens == [("doc.dlm:92", "<|end|>")]
     assert flight.plan == prepared.plan
@@ -212,15 +90,28 @@ def test_the_pre_flight_counts_what_there_is(base: Path) -> None:
     }
 
 
-def test_sequence_len_below_the_context_is_the_limit(base: Path) -> None:
-    prepared = prepare(base, [*ROWS, chat("Long?", "Yes, it is. " * 12, 93)], sequence_len=64)
+def test_bug_2_rows_without_labels_are_listed_and_too_many_refuse_the_run(base: Path) -> None:
+    """No row is cut: one that does not fit is left out with its place and counted, and what is trained on has labels."""
+    long = chat("Long?", "Yes, it is. " * 12, 93)
+    prepared = prepare(base, [*ROWS, long], sequence_len=64)
     assert prepared.preflight.max_len == Choice(64, "sequence_len")
-    assert [one.row.line for one in prepared.preflight.skipped] == [93]
-    with pytest.raises(TrainingError, match="rows do not fit") as fault:
-        prepare(base, [chat("Long?", "Yes, it is. " * 12, 93), *ROWS[:4]], sequence_len=64)
+    assert [one.row.place for one in prepared.preflight.skipped] == ["doc.dlm:93"]
+    assert all(len(example.branches[0]) >= 1 for example in prepared.train)
+    assert all(len(example.prompt) + example.n_targets <= 64 for example in prepared.train)
+    with pytest.raises(TrainingError, match="1 of 5 rows do not fit") as fault:
+        prepare(base, [long, *ROWS[:4]], sequence_len=64)
+    assert "doc.dlm:93" in fault.value.message
     assert "raise sequence_len" in fault.value.next_step
     with pytest.raises(TrainingError, match="no row fits"):
-        prepare(base, [chat("Long?", "Yes, it is. " * 12, 93)], sequence_len=64)
+        prepare(base, [long], sequence_len=64)
+
+
+def test_probes_that_do_not_fit_refuse_nothing(base: Path) -> None:
+    """They are never trained on: they are listed, and the run goes on without them."""
+    long = [chat(f"Long {i}?", "Yes, it is. " * 12, 90 + i, probe=True) for i in range(9)]
+    prepared = prepare(base, [*ROWS[:5], *long], sequence_len=64)
+    assert len(prepared.preflight.skipped) == 9
+    assert prepared.probes == ()
 
 
 def test_nothing_to_train_on(base: Path) -> None:
@@ -228,20 +119,17 @@ def test_nothing_to_train_on(base: Path) -> None:
         prepare(base, [chat("Which?", "This.", probe=True)])
 
 
-def test_a_stored_plan_is_used_as_it_is(base: Path) -> None:
-    stored = {
-        "n_examples": 24,
-        "rows_per_step": 5,
-        "micro_rows": 2,
-        "total_steps": 77,
-        "eval_every": 9,
-        "save_every": 4,
-    }
+def test_what_a_run_began_with_is_used_again(base: Path) -> None:
+    plan = Plan(24, rows_per_step=5, micro_rows=2, total_steps=77, eval_every=9, save_every=4)
     recipe = Recipe(val_fraction=0.0)
-    policy, model = fresh(base, recipe)
-    prepared = prepare_sft(ROWS, policy, model, recipe, stored)
-    assert prepared.plan == Plan(**stored)
+    policy, model = started(base, recipe)
+    stored = Stored(plan, "shared", "onednn")
+    prepared = prepare_sft(ROWS, [], policy, model, recipe, stored=stored)
+    assert prepared.plan == plan
     assert prepared.preflight.micro == Choice(2, "as the run began")
+    assert prepared.layout == Choice("shared", "as the run began")
+    assert prepared.objective.layout.name == "shared"
+    assert prepared.products == Choice("onednn", "as the run began")
 
 
 def test_the_fingerprint_sees_every_token(base: Path) -> None:
@@ -263,10 +151,25 @@ def test_the_fingerprint_sees_every_token(base: Path) -> None:
     assert moved.fingerprint != whole.fingerprint
 
 
-def test_the_estimate_leaves_no_trace(base: Path) -> None:
-    recipe = Recipe(micro_batch_size=2)
-    policy, model = fresh(base, recipe)
-    prepared = prepare_sft(ROWS, policy, model, recipe)
+def test_a_supervised_run_watches_pairs_against_the_base(base: Path, tmp_path: Path) -> None:
+    recipe = Recipe(max_steps=1, learning_rate=1e-2, warmup_ratio=0.0, lora_dropout=0.0)
+    policy, model = started(base, recipe)
+    prepared = prepare_sft(ROWS, PAIRS, policy, model, recipe, reference_folder=tmp_path / "cache")
+    assert prepared.preflight.reference is not None
+    history = run(prepared, model, recipe, tmp_path / "run").history[1]
+    assert history["pairs_rewards/margins"] != 0
+    assert 0 <= history["pairs_pref_acc"] <= 1
+    assert "val_pref_acc" not in history
+    alone = prepare(base, ROWS)
+    assert [one.prefix for one in alone.monitors] == ["probe"]
+
+
+# --- the estimate ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_estimate_leaves_no_trace(base: Path, tmp_path: Path, phase: str) -> None:
+    prepared, _, model = prepared_for(phase, base, Recipe(micro_batch_size=2), tmp_path)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     measured = estimate(prepared, model)
     assert measured.seconds > 0
@@ -279,13 +182,13 @@ def test_the_estimate_leaves_no_trace(base: Path) -> None:
 
 def test_a_micro_batch_that_does_not_fit_the_memory_is_told_with_a_way_out(base: Path) -> None:
     class Full(SftObjective):
-        def forward(self, model: Any, examples: Sequence[Example]) -> Outcome:
+        def forward(self, model: Any, rows: Sequence[Any]) -> Outcome:
             raise torch.OutOfMemoryError
 
     recipe = Recipe(micro_batch_size=6)
-    policy, model = fresh(base, recipe)
-    prepared = prepare_sft(ROWS, policy, model, recipe)
-    full = replace(prepared, objective=Full(prepared.objective.layout, "cpu"))
+    policy, model = started(base, recipe)
+    prepared = prepare_sft(ROWS, [], policy, model, recipe)
+    full = replace(prepared, objective=Full(prepared.objective.layout))
     with pytest.raises(TrainingError, match="a micro-batch of 6 rows") as fault:
         estimate(full, model)
     assert "micro_batch_size=3" in fault.value.next_step
@@ -294,47 +197,62 @@ def test_a_micro_batch_that_does_not_fit_the_memory_is_told_with_a_way_out(base:
 # --- whole runs --------------------------------------------------------------------------------------------------
 
 
-def run(
+def sft_run(
     base: Path, folder: Path, *, measure: bool = False, **knobs: Any
-) -> tuple[dict[str, torch.Tensor], Recorder]:
-    recipe = Recipe(learning_rate=1e-2, max_steps=6, lora_dropout=0.0, **knobs)
-    policy, model = fresh(base, recipe)
-    prepared = prepare_sft(ROWS, policy, model, recipe)
+) -> tuple[dict[str, torch.Tensor], dict[int, dict[str, float]]]:
+    often = {"eval_every_steps": 3, "save_every_steps": 6}
+    recipe = Recipe(learning_rate=1e-2, max_steps=6, lora_dropout=0.0, layout="packed", **often, **knobs)
+    policy, model = started(base, recipe)
+    prepared = prepare_sft(ROWS, [], policy, model, recipe)
     if measure:
         estimate(prepared, model)
-    optimizer = make_optimizer(model, recipe)
-    train_sft(prepared, model, recipe, optimizer, Progress(), recorder := Recorder(), folder)
-    recorder.history[0] = score_held_out(prepared, model)
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}, recorder
+    recorder = run(prepared, model, recipe, folder)
+    return trainable(model), recorder.history | {0: score_held_out(prepared, model)}
 
 
 SPLITS: list[dict[str, Any]] = [
-    {"micro_batch_size": 1},
-    {"micro_batch_size": 2},
-    {"micro_batch_size": 4},
-    {"grad_accum": 3},
+    {"micro_batch_size": 3},
     {"grad_accum": 8},
     {"micro_batch_size": 2, "grad_accum": 4},
 ]
 
 
 @pytest.mark.parametrize("split", SPLITS, ids=str)
-def test_accumulation_is_exact_through_a_whole_run(base: Path, tmp_path: Path, split: dict[str, Any]) -> None:
-    """Bug 1: rows of uneven length, six steps; how a step is cut into micro-batches does not show in the weights."""
-    whole, seen = run(base, tmp_path / "whole", micro_batch_size=8)
-    parts, also = run(base, tmp_path / "parts", **split)
+def test_bug_1_accumulation_is_exact_through_a_whole_run(
+    base: Path, tmp_path: Path, split: dict[str, Any]
+) -> None:
+    """Rows of uneven length, six steps; how a step is cut into micro-batches does not show in the weights. (In a layout
+    that pads, smaller micro-batches may make it worth reading rows in another order.)"""
+    whole, seen = sft_run(base, tmp_path / "whole", micro_batch_size=8)
+    parts, also = sft_run(base, tmp_path / "parts", **split)
     assert whole.keys() == parts.keys()
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=1e-5, msg=name)
-    for step, values in seen.history.items():
+    for step, values in seen.items():
         for name in ("train_loss", "valid_loss", "full_valid_loss", "train_mean_token_accuracy", "entropy"):
-            assert also.history[step].get(name) == pytest.approx(values.get(name), abs=1e-5), (step, name)
+            assert also[step].get(name) == pytest.approx(values.get(name), abs=1e-5), (step, name)
 
 
 def test_the_estimate_does_not_change_the_run(base: Path, tmp_path: Path) -> None:
-    plain, _ = run(base, tmp_path / "a")
-    measured, _ = run(base, tmp_path / "b", measure=True)
+    plain, _ = sft_run(base, tmp_path / "a")
+    measured, _ = sft_run(base, tmp_path / "b", measure=True)
     assert all(torch.equal(measured[name], value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_bug_10_every_trainable_tensor_moves_in_one_step(base: Path, tmp_path: Path, phase: str) -> None:
+    """From an adapter that does something: where B is 0, as in a fresh one, A has no gradient yet."""
+    recipe = Recipe(max_steps=1, learning_rate=1e-2, warmup_ratio=0.0, lora_dropout=0.0)
+    prepared, _, model = prepared_for(phase, base, recipe, tmp_path / "cache")
+    before = trainable(stir(model))
+    frozen = {name: p.detach().clone() for name, p in model.named_parameters() if not p.requires_grad}
+    run(prepared, model, recipe, tmp_path / "run")
+    after = trainable(model)
+    assert after.keys() == before.keys()
+    assert [name for name, value in before.items() if torch.equal(after[name], value)] == []
+    assert ("score" in "".join(after)) == (phase == "reward")
+    parameters = dict(model.named_parameters())
+    assert all(torch.equal(parameters[name], value) for name, value in frozen.items())
 
 
 def test_a_fresh_adapter_follows_from_the_seed_alone_and_changes_nothing_yet(base: Path) -> None:
@@ -345,10 +263,67 @@ def test_a_fresh_adapter_follows_from_the_seed_alone_and_changes_nothing_yet(bas
     made = []
     for noise in (1, 2):
         torch.manual_seed(noise)
-        _, model = fresh(base, Recipe(seed=7))
+        model = add_adapter(load_policy(spec_of(base), device="cpu"), Recipe(seed=7))
         with torch.no_grad():
             assert torch.equal(model.eval()(ids).logits, bare)  # B = 0
-        made.append({name: p.detach() for name, p in model.named_parameters() if p.requires_grad})
+        made.append(trainable(model))
     assert all(torch.equal(made[0][name], value) for name, value in made[1].items())
-    _, other = fresh(base, Recipe(seed=8))
-    assert any(not torch.equal(made[0][n], p) for n, p in other.named_parameters() if "lora_A" in n)
+    other = trainable(add_adapter(load_policy(spec_of(base), device="cpu"), Recipe(seed=8)))
+    assert any(not torch.equal(made[0][name], value) for name, value in other.items() if "lora_A" in name)
+
+
+# --- what is trained is what is served ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_bugs_3_and_5_training_ids_are_serving_ids(kind: str, tmp_path: Path) -> None:
+    """What the model reads first when it answers is the prompt of the row and of the pair, with one BOS where the base
+    has one; and what follows it in training is the answer, to the character, and the end token."""
+    policy = load_policy(spec_of(make_base(tmp_path / kind, kind)), device="cpu", system_prompt="Be brief.")
+    question, answer = "Why  so?", " It is: naïve, therefore…  "
+    read: list[list[int]] = []
+    hook = policy.model.register_forward_pre_hook(
+        lambda _module, _args, inputs: read.append(inputs["input_ids"][0].tolist()), with_kwargs=True
+    )
+    answer_all(policy, [Question(question, answer)], max_new_tokens=1)
+    hook.remove()
+    row = encode([chat(question, answer)], policy.chat, 200).examples[0]
+    two = encode_pairs([replace(PAIRS[0], prompt=question, rejected=answer)], policy.chat, 200).examples[0]
+    assert list(row.prompt) == list(two.prompt) == read[0]
+    bos = policy.tokenizer.bos_token_id
+    uses_bos = kind in ("llama", "gpt_neox")
+    assert row.prompt.count(bos) == int(uses_bos)
+    assert not uses_bos or row.prompt[0] == bos
+    for ids in (row.branches[0], two.rejected):
+        assert ids[-1] == policy.chat.end_id
+        assert policy.chat.decode(ids[:-1]) == answer
+        assert bos is None or bos == policy.chat.end_id or bos not in ids
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed_shared"])
+def test_bug_4_a_model_that_pads_with_its_end_token_learns_to_stop(tmp_path: Path, layout: str) -> None:
+    """Rows of two lengths, so that the shorter one is padded: its own end token is a label, the padding is not."""
+    folder = make_base(tmp_path / "gpt_neox", "gpt_neox")
+    rows = [chat("Hi?", "Yes."), chat("And what of the others?", "No, none of them at all.")]
+    recipe = Recipe(
+        num_epochs=90, learning_rate=2e-2, warmup_ratio=0, lora_r=16, lora_alpha=32, lora_dropout=0.0, layout=layout
+    )  # fmt: skip
+    policy, model = started(folder, recipe)
+    assert policy.tokenizer.pad_token_id == policy.chat.end_id
+    prepared = prepare_sft(rows, [], policy, model, recipe)
+    assert all(example.branches[0][-1] == policy.chat.end_id for example in prepared.train)
+    assert prepared.objective.counts(prepared.train) == {
+        "tokens": sum(len(policy.chat.completion_ids(row.text)) for row in rows)
+    }
+    run(prepared, model, replace_eval(recipe), tmp_path / "run")
+    told = answer_all(
+        replace(policy, model=model),
+        [Question(row.prompt or "", row.text) for row in rows],
+        max_new_tokens=40,
+    )
+    assert [(one.answer, one.finish_reason) for one in told] == [(row.text, "stop") for row in rows]
+
+
+def replace_eval(recipe: Recipe) -> Recipe:
+    """The same recipe; its checkpoints come at the end alone."""
+    return recipe.model_copy(update={"save_every_steps": 10_000})

@@ -6,6 +6,7 @@ know which phase it is.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,8 @@ MAX_SKIPPED_SHARE = 0.1
 SAMPLE = 64  # held-out rows scored at every evaluation; the end of the run scores them all
 
 Skipped = SkippedRow | SkippedPair
+
+_measured_products = functools.cache(choose_products)  # of the machine, so that all phases of a process agree
 
 
 @dataclass(frozen=True)
@@ -223,7 +226,7 @@ def settle(
     world = current()
     device = policy.device.value
     if stored is None:
-        products = world.from_main(choose_products(device, policy.dtype.value))
+        products = world.from_main(_measured_products(device, policy.dtype.value))
     else:
         products = Choice(stored.products, "as the run began")
     with accelerated(model, products.value):

@@ -110,7 +110,8 @@ class ReferenceCache:
         rows = []
         for key, answer in answers.items():
             blob = answer.logprobs.astype("<f4").tobytes()
-            rows.append((key, blob, answer.total, _seal(key, blob, answer.total)))
+            total = answer.total + 0.0  # SQLite has no -0.0
+            rows.append((key, blob, total, _seal(key, blob, total)))
         if rows:
             self._try(lambda: self._insert(rows))
 
