@@ -13,7 +13,7 @@ CONSTRAINTS := constraints.txt
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test quick slow lint bench pocket docs install install-dev clean
+.PHONY: help demo test quick slow lint bench bench-training pocket docs install install-dev clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,11 @@ bench: install-dev  ## benchmarks; results land in bench/results
 	$(BIN)/python bench/document.py
 	$(BIN)/python bench/store.py
 	$(BIN)/python bench/threads.py
+	$(BIN)/python bench/training.py --size tiny --ratio 2
+
+bench-training: install-dev  ## against TRL: what has no result yet, cell by cell; then loss curves (hours)
+	$(BIN)/python bench/training.py --all
+	for method in dpo sft reward; do $(BIN)/python bench/training_quality.py --method $$method || exit 1; done
 
 pocket: install-dev  ## make the embedded base anew (≤ 90 minutes on two cores), then measure it
 	$(BIN)/python -m tools.pocket.train

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-LIBRARIES = ("dlm", "numpy", "torch", "transformers", "peft")
+LIBRARIES = ("dlm", "numpy", "torch", "transformers", "peft", "trl")
 
 
 def machine() -> dict[str, Any]:
@@ -47,23 +47,31 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
-    """Print rows as a table and write them to `bench/results/NAME.json`."""
+def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows, which have the same columns, as a table."""
     columns = list(rows[0])
     cells = [[f"{row[c]:.4g}" if isinstance(row[c], float) else str(row[c]) for c in columns] for row in rows]
     widths = [max(len(column), *(len(line[i]) for line in cells)) for i, column in enumerate(columns)]
     for line in [columns, *cells]:
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    record = {
+
+
+def provenance() -> dict[str, Any]:
+    """Where figures come from: the command, the time, the machine and the libraries."""
+    return {
         "command": " ".join(["python", *sys.argv]),
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
-        **facts,
-        "rows": list(rows),
     }
+
+
+def write_report(name: str, rows: Sequence[Mapping[str, Any]], **facts: Any) -> Path:
+    """Print rows as a table and write them to `bench/results/NAME.json`."""
+    print_table(rows)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    record = {**provenance(), **facts, "rows": list(rows)}
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"written to {path.relative_to(RESULTS.parent.parent)}")
     return path
