@@ -63,10 +63,10 @@ def test_a_policy_says_what_it_is(policy: Policy) -> None:
 
 @pytest.mark.parametrize("dora", [False, True])
 @pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2"])
-def test_adapter_and_merged_model_agree(
+def test_bug_9_adapter_and_merged_model_agree(
     kind: str, dora: bool, bases: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Bug 9: alpha ≠ r, after save and load."""
+    """alpha ≠ r, after save and load."""
     folder = make_adapter(bases[kind], tmp_path / "v0001", kind, dora=dora)
     policy = load_policy(spec_of(bases[kind]), folder, device="cpu")
     assert isinstance(policy.model, PeftModel)

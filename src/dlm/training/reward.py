@@ -122,11 +122,15 @@ def prepare_reward(
 
 def _about(counts: ScalarCounts) -> str:
     """What became of scored answers, in a line."""
-    parts = [
-        f"{counts.scalars:,} scored answers to {counts.prompts:,} prompts make {counts.pairs:,} pairs",
-        f"{counts.below_margin:,} pairs whose scores differ too little" if counts.below_margin else "",
-        f"{counts.lone:,} prompts with one answer" if counts.lone else "",
-        f"{counts.repeated:,} scores of an answer that had one" if counts.repeated else "",
-        f"{counts.over_limit:,} answers of prompts with very many" if counts.over_limit else "",
-    ]
-    return "; ".join(part for part in parts if part)
+    made = f"{_n(counts.scalars, 'scored answer')} to {_n(counts.prompts, 'prompt')} make {_n(counts.pairs, 'pair')}"
+    apart = (
+        (counts.below_margin, "pair", "whose scores differ too little"),
+        (counts.lone, "prompt", "with one answer only"),
+        (counts.repeated, "score", "of an answer that had one"),
+        (counts.over_limit, "answer", "of prompts that have very many"),
+    )
+    return "; ".join([made, *(f"left out: {_n(count, noun)} {why}" for count, noun, why in apart if count)])
+
+
+def _n(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
