@@ -39,6 +39,7 @@ __all__ = [
     "Verdict",
     "make_judge",
     "parse_judge",
+    "unreadable",
 ]
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -98,6 +99,15 @@ class Verdict:
     def attempts(self) -> int:
         """How often the judge was asked: once, or twice where the first answer was none."""
         return len(self.failures) + (self.score is not None)
+
+
+def unreadable(item: Item) -> str:
+    """Why no model can read an answer or its prompt; "" when it can."""
+    try:
+        f"{item.prompt}{item.candidate}".encode()
+    except UnicodeEncodeError:
+        return "the text has a lone surrogate, which no UTF-8 text can hold"
+    return ""
 
 
 class Judge(Protocol):

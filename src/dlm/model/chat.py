@@ -101,16 +101,13 @@ class Chat:
     def prompt_ids(self, question: str) -> list[int]:
         """The ids a model answers from: template, system prompt, question, generation prompt; exactly one BOS where
         the base uses one."""
-        content = f"{self.system_prompt or ''}\n{question}"
-        if not self.special_tokens_in(content):
-            # exactly what transformers' own apply_chat_template would give
-            return self._one_bos(self._encode(self._render(self._messages(question))))
-        marks = _Marks.unused_in(content, self._tokens)
-        text = self._render(self._messages(question, marks))
-        ids: list[int] = []
-        for piece, token in marks.split(text):
-            ids += self._encode(piece) if token is None else self._plain(token)
-        return self._one_bos(ids)
+        return self._one_bos(self._rendered_ids(question, None))
+
+    def conversation_ids(self, question: str, answer: str) -> list[int]:
+        """The ids of a question and its answer as the template writes them once both are said, to the last token that
+        it puts after an answer: what transformers' apply_chat_template gives, so with a BOS only where the template has
+        one. For reward models of others, which read whole conversations."""
+        return self._rendered_ids(question, answer)
 
     def completion_ids(self, answer: str) -> list[int]:
         """The ids of an answer, tokenised apart from any prompt, and the end-of-turn token."""
@@ -138,12 +135,28 @@ class Chat:
 
     # --- rendering -------------------------------------------------------------------------------------------
 
-    def _messages(self, question: str, marks: _Marks | None = None) -> list[dict[str, str]]:
-        system = self.system_prompt
-        if marks is not None:
-            question = marks.put(question)
-            system = None if system is None else marks.put(system)
-        return self._compose(question, system)
+    def _rendered_ids(self, question: str, answer: str | None) -> list[int]:
+        """The ids of the template's text: up to where an answer begins, or, with an answer, to the end."""
+        content = "\n".join((self.system_prompt or "", question, answer or ""))
+        if not self.special_tokens_in(content):
+            # exactly what transformers' own apply_chat_template would give
+            return self._encode(self._render(self._messages(question, answer), generation=answer is None))
+        marks = _Marks.unused_in(content, self._tokens)
+        text = self._render(self._messages(question, answer, marks), generation=answer is None)
+        ids: list[int] = []
+        for piece, token in marks.split(text):
+            ids += self._encode(piece) if token is None else self._plain(token)
+        return ids
+
+    def _messages(
+        self, question: str, answer: str | None, marks: _Marks | None = None
+    ) -> list[dict[str, str]]:
+        def put(text: str) -> str:
+            return text if marks is None else marks.put(text)
+
+        system = None if self.system_prompt is None else put(self.system_prompt)
+        messages = self._compose(put(question), system)
+        return messages if answer is None else [*messages, {"role": "assistant", "content": put(answer)}]
 
     def _compose(self, question: str, system: str | None) -> list[dict[str, str]]:
         if system is None:

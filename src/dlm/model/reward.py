@@ -105,6 +105,8 @@ class RewardModel:
         pad_id: see `choose_pad_id`.
         context_length: prompt and answer together, in tokens.
         adapter: the adapter's folder, None where the weights are merged.
+        whole_conversation: it was trained elsewhere, so it reads what its own template makes of a conversation, to the
+            end; one of ours is read at the token that ends the answer.
     """
 
     name: str
@@ -115,6 +117,7 @@ class RewardModel:
     device: str
     context_length: int
     adapter: Path | None
+    whole_conversation: bool = False
 
     def scores(self, answers: Sequence[tuple[str, str]]) -> list[float]:
         """The score of each (prompt, answer), in order; the higher the better, and only differences mean anything.
@@ -122,9 +125,7 @@ class RewardModel:
         Raises:
             ContextLengthError: a prompt and its answer are longer than the model can read.
         """
-        rows = [
-            [*self.chat.prompt_ids(prompt), *self.chat.completion_ids(answer)] for prompt, answer in answers
-        ]
+        rows = [self._ids(prompt, answer) for prompt, answer in answers]
         for (prompt, _), row in zip(answers, rows, strict=True):
             if len(row) > self.context_length:
                 raise ContextLengthError(
@@ -138,6 +139,11 @@ class RewardModel:
             for place, value in zip(places, self._score([rows[i] for i in places]).tolist(), strict=True):
                 found[place] = value
         return found
+
+    def _ids(self, prompt: str, answer: str) -> list[int]:
+        if self.whole_conversation:
+            return self.chat.conversation_ids(prompt, answer)
+        return [*self.chat.prompt_ids(prompt), *self.chat.completion_ids(answer)]
 
     def _score(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """(B,) fp32."""
@@ -204,7 +210,12 @@ def load_reward_model(
         scores=True,
     )
     pad_id = policy.model.config.get_text_config().pad_token_id
-    return _ready(policy, policy.model, choose_pad_id(policy) if pad_id is None else int(pad_id))
+    return _ready(
+        policy,
+        policy.model,
+        choose_pad_id(policy) if pad_id is None else int(pad_id),
+        whole_conversation=not facts and bool(policy.tokenizer.chat_template),
+    )
 
 
 def _load_adapted(folder: Path, spec: BaseSpec | None, device: str, precision: str | None) -> RewardModel:
@@ -228,7 +239,9 @@ def _load_adapted(folder: Path, spec: BaseSpec | None, device: str, precision: s
     return _ready(policy, model, pad_id, folder)
 
 
-def _ready(policy: Policy, model: Any, pad_id: int, adapter: Path | None = None) -> RewardModel:
+def _ready(
+    policy: Policy, model: Any, pad_id: int, adapter: Path | None = None, *, whole_conversation: bool = False
+) -> RewardModel:
     inner_model(model).score.float()
     return RewardModel(
         name=policy.spec.name if adapter is None else adapter.name,
@@ -239,6 +252,7 @@ def _ready(policy: Policy, model: Any, pad_id: int, adapter: Path | None = None)
         device=policy.device.value,
         context_length=policy.context_length,
         adapter=adapter,
+        whole_conversation=whole_conversation,
     )
 
 
