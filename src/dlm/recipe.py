@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
@@ -248,6 +248,11 @@ class ResolvedRecipe:
             found |= {f"{self.phase}.{name}": value for name, value in self.knobs.model_dump().items()}
         return {name: found[name] for name in self.origins}
 
+    def defaults(self) -> dict[str, Any]:
+        """The default of every knob, as `values`."""
+        knobs = None if self.knobs is None else type(self.knobs).model_validate({})
+        return ResolvedRecipe(Recipe.model_validate({}), self.origins, knobs, self.phase).values()
+
     def stated(self) -> dict[str, str]:
         """The knobs that the user stated: name → flag or header."""
         return {name: origin for name, origin in self.origins.items() if origin in _STATED}
@@ -363,8 +368,9 @@ def for_phase(
     """The recipe of a phase that brings its own learning rate and epochs; it is not stretched to `min_steps`."""
     own = {name: getattr(knobs, name) for name in _REPLACED}
     recipe = resolved.recipe.model_copy(update={**own, "min_steps": 0})
-    replaced = {name: f"{phase}.{name}" for name in _REPLACED}
-    replaced["min_steps"] = f"the {phase} phase reads its pairs {phase}.num_epochs times"
+    replaced = {name: f"{phase}.{name}, {origins[f'{phase}.{name}']}" for name in _REPLACED}
+    if resolved.recipe.min_steps:
+        replaced["min_steps"] = f"the {phase} phase is not stretched"
     return ResolvedRecipe(recipe, {**resolved.origins, **replaced, **origins}, knobs, phase)
 
 
@@ -395,12 +401,14 @@ def _checked(model: type[M], values: Mapping[str, Any], prefix: str = "") -> M:
     try:
         return model(**values)
     except ValidationError as error:
-        faults = {
-            str(fault["loc"][0]): fault for fault in error.errors()
-        }  # a union reports each of its members
+        found = error.errors()
+    together = [str(fault["msg"]).removeprefix("Value error, ") for fault in found if not fault["loc"]]
+    faults = {
+        str(fault["loc"][0]): fault for fault in found if fault["loc"]
+    }  # a union reports each of its members
+    alone = [f"{prefix}{name}: {fault['msg']}" for name, fault in faults.items()]
     raise UsageError(
-        "the recipe cannot be used: "
-        + "; ".join(f"{prefix}{name}: {fault['msg']}" for name, fault in faults.items()),
+        "the recipe cannot be used: " + "; ".join([*alone, *together]),
         expected="; ".join(f"{prefix}{name}: {model.model_fields[name].description}" for name in faults),
         found="; ".join(f"{prefix}{name}={fault['input']}" for name, fault in faults.items()),
         next_step="dlm train --help names the page with every knob and its range",

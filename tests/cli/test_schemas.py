@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from dlm.cli.main import COMMANDS, app
+from dlm.cli.output import SCHEMA_VERSIONS
 
 from .conftest import BODY, HEADER, Dlm, Train
 
@@ -32,7 +33,8 @@ def validate(envelope: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_schemas_are_schemas_and_name_themselves(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
-    assert SCHEMAS[name]["$id"] == SCHEMAS[name]["properties"]["schema"]["const"] == f"dlm/{name}/1"
+    expected = f"dlm/{name}/{SCHEMA_VERSIONS.get(name, 1)}"
+    assert SCHEMAS[name]["$id"] == SCHEMAS[name]["properties"]["schema"]["const"] == expected
 
 
 def test_every_command_that_prints_json_has_a_schema() -> None:

@@ -28,7 +28,7 @@ def test_one_step_and_an_answer(
 ) -> None:
     document = make_document(architecture)
     knobs = {"max_steps": 1, "adapter": adapter, "learning_rate": 0.05, "warmup_ratio": 0.0}
-    report = train(document, TrainOptions(knobs=knobs), view)
+    (report,) = train(document, TrainOptions(knobs=knobs), view).runs
     assert report.version == "v0001"
     assert report.steps == 1
     assert report.last["train_loss"] > 0

@@ -19,7 +19,7 @@ from bases_on_the_spot import make_base
 from dlm.errors import InterruptedRunError, NonFiniteError, StoreError, UsageError
 from dlm.store import Home, Store
 from dlm.training import checkpoints
-from dlm.workflow.train import TrainOptions, TrainReport, train
+from dlm.workflow.train import RunReport, TrainOptions, train
 from killed_training import MOMENTS, train_and_die
 
 pytestmark = pytest.mark.torch
@@ -29,7 +29,14 @@ ROWS = "".join(f"### Q\nWhat is number {i}?\n### A\nIt is {i * 7}.\n" for i in r
 PROBE = "### Q !probe\nWhich number is 3?\n### A\nIt is 21.\n"
 TOO_LONG = "### Q\nWhat is long?\n### A\n" + "Very, very long. " * 60 + "\n"
 BODY = f"::instruction::\n{ROWS}{PROBE}{TOO_LONG}"
-KNOBS = {"max_steps": 12, "save_every_steps": 4, "eval_every_steps": 3, "lora_dropout": 0.3}
+KNOBS = {
+    "max_steps": 12,
+    "save_every_steps": 4,
+    "eval_every_steps": 3,
+    "lora_dropout": 0.3,
+    "layout": "plain",
+}
+"""The layout is set: which one is fastest may differ between two runs, and with it the last bits."""
 TIMED = ("tokens_per_second", "peak_memory_mb")  # of a machine, not of a run
 LEFT_BY_A_STOP = ("interrupted", "resumed")
 
@@ -101,12 +108,13 @@ class Watching:
     def stopping(self) -> None: ...
 
 
-def go(document: Path, view: Watching | None = None, /, **options: Any) -> TrainReport:
+def go(document: Path, view: Watching | None = None, /, **options: Any) -> RunReport:
     options = {"knobs": KNOBS, "device": "cpu", **options}
-    return train(document, TrainOptions(**options), view or Watching())
+    (report,) = train(document, TrainOptions(**options), view or Watching()).runs
+    return report
 
 
-def resume(document: Path, view: Watching | None = None, /, **options: Any) -> TrainReport:
+def resume(document: Path, view: Watching | None = None, /, **options: Any) -> RunReport:
     return go(document, view, **{"knobs": {}, "resume": True, **options})
 
 
@@ -135,11 +143,16 @@ def whole(document: Path) -> Result:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DLM_HOME", str(home))
         report = go(document)
-    assert report.skipped_rows == 1
+    assert report.skipped == 1
     result = Result.read(home)
     assert result.series["train_loss"][0] == list(range(1, 13))
     assert result.series["valid_loss"][0] == [3, 6, 9, 12]
-    assert [kind for kind, _ in result.events] == ["skipped_rows", "probe_answers", "probe_answers"]
+    assert [kind for kind, _ in result.events] == [
+        "skipped_rows",
+        "findings",
+        "probe_answers",
+        "probe_answers",
+    ]
     return result
 
 

@@ -21,9 +21,10 @@ from dlm.model import completion_logprobs, load_policy
 from dlm.store import Home, Run, Store
 from dlm.training import data_hash, rows_of_document
 from dlm.training.examples import Example, encode, split_rows
-from dlm.training.loop import Plan
+from dlm.training.planning import Plan, Sampler
 from dlm.workflow.export import export
-from dlm.workflow.train import TrainOptions, train
+from dlm.workflow.train import RunReport, TrainOptions
+from dlm.workflow.train import train as train_phases
 
 pytestmark = pytest.mark.torch
 
@@ -40,6 +41,12 @@ def questions(count: int) -> str:
 
 def probes(count: int) -> str:
     return "".join(f"### Q !probe\nWhich number is {i}?\n### A\nIt is {i * 7}.\n" for i in range(count))
+
+
+def train(document: Path, options: TrainOptions, view: Any) -> RunReport:
+    """A training of one phase."""
+    (report,) = train_phases(document, options, view).runs
+    return report
 
 
 def options(**knobs: Any) -> TrainOptions:
@@ -71,7 +78,8 @@ def rich(make_document: Make) -> Path:
 def test_the_report_says_what_happened(rich: Path, view: Any) -> None:
     report = train(rich, options(max_steps=5, eval_every_steps=2), view)
     assert (report.run_id, report.version, report.promoted, report.steps) == (1, "v0001", True, 5)
-    assert report.skipped_rows == 0
+    assert (report.phase, report.method, report.parent, report.skipped) == ("sft", "sft", None, 0)
+    assert (report.before, report.accuracy) == ({}, None)
     assert report.elapsed_s > 0
     with store_of_document() as store:
         series = store.metrics.read(1)
@@ -92,10 +100,10 @@ def test_the_report_says_what_happened(rich: Path, view: Any) -> None:
 
 
 def test_the_run_is_recorded_with_all_that_explains_it(rich: Path, view: Any) -> None:
-    train(rich, options(lora_r=3, seed=9), view)
+    train(rich, options(lora_r=3, seed=9, layout="plain"), view)
     run, document = newest_run(), load(rich)
     assert (run.kind, run.method, run.status, run.version) == ("sft", "sft", "complete", "v0001")
-    assert run.recipe == view.briefings[0].resolved.recipe.model_dump(mode="json")
+    assert run.recipe == view.briefings[0].resolved.to_json()
     assert (run.recipe["lora_r"], run.seed, run.planned_steps) == (3, 9, 2)
     assert run.parent_version is None
     assert set(run.libraries) == {"torch", "transformers", "peft", "tokenizers", "safetensors", "numpy"}
@@ -109,8 +117,14 @@ def test_the_run_is_recorded_with_all_that_explains_it(rich: Path, view: Any) ->
     assert (facts["layout"], facts["device"], facts["dtype"]) == ("plain", "cpu", "fp32")
     assert facts["plan"]["total_steps"] == 2
     assert facts["plan"]["rows_per_step"] == 8
-    assert facts["origins"] == {"max_steps": "flag", "lora_r": "flag", "seed": "flag"}
-    assert (facts["system_prompt"], facts["rows_files"]) == (None, [])
+    assert facts["origins"] == {"max_steps": "flag", "lora_r": "flag", "seed": "flag", "layout": "flag"}
+    assert facts["flags"] == {"max_steps": 2, "lora_r": 3, "seed": 9, "layout": "plain"}
+    assert (facts["system_prompt"], facts["rows_files"], facts["pairs_files"], facts["then"]) == (
+        None,
+        [],
+        [],
+        [],
+    )
     with store_of_document() as store:
         version = store.versions.get("v0001")
     assert (version.run_id, version.step, version.phase, version.parent) == (1, 2, "sft", None)
@@ -156,7 +170,14 @@ def test_metrics_are_those_of_the_saved_weights(rich: Path, view: Any) -> None:
     """Bug 15: a step's loss is that of the weights before it, a validation's that of the weights after."""
     report = train(
         rich,
-        options(max_steps=6, save_every_steps=1, eval_every_steps=3, keep_last=9, lora_dropout=0.0),
+        options(
+            max_steps=6,
+            save_every_steps=1,
+            eval_every_steps=3,
+            keep_last=9,
+            lora_dropout=0.0,
+            layout="packed",
+        ),
         view,
     )
     run, spec = newest_run(), spec_of(rich.parent / "llama")
@@ -166,7 +187,7 @@ def test_metrics_are_those_of_the_saved_weights(rich: Path, view: Any) -> None:
     chat = load_policy(spec, device="cpu").chat
     train_rows, validation_rows, _ = split_rows(rows_of_document(load(rich))[0], run.recipe["val_fraction"])
     trained_on, held_out = (list(encode(rows, chat, 256).examples) for rows in (train_rows, validation_rows))
-    plan = Plan(**json.loads(run.layout)["plan"])
+    sampler = Sampler(Plan(**json.loads(run.layout)["plan"]), run.seed)
 
     def logged(name: str, step: int) -> float:
         one = series[name]
@@ -174,7 +195,7 @@ def test_metrics_are_those_of_the_saved_weights(rich: Path, view: Any) -> None:
 
     for step in (2, 4, 6):
         before = load_policy(spec, checkpoints / f"step-{step - 1:08d}", device="cpu").model
-        window = [trained_on[index] for index in plan.window(step, run.seed)]
+        window = [trained_on[index] for index in sampler.window(step)]
         expected = scores(before, window)
         assert logged("train_loss", step) == pytest.approx(expected["loss"], abs=1e-5)
         assert logged("train_mean_token_accuracy", step) == pytest.approx(expected["accuracy"], abs=1e-9)
@@ -190,7 +211,7 @@ def test_metrics_are_those_of_the_saved_weights(rich: Path, view: Any) -> None:
     asked = [Question(pair.after.prompt, pair.after.reference) for pair in report.probes]
     exact = [answer.exact for answer in answer_all(policy, asked)]
     assert logged("probe_exact_match", 6) == sum(exact) / len(exact)
-    read = [sum(len(trained_on[i].ids) for i in plan.window(step, run.seed)) for step in range(1, 7)]
+    read = [sum(len(trained_on[i].ids) for i in sampler.window(step)) for step in range(1, 7)]
     assert [float(value) for value in series["num_tokens"].values] == [sum(read[:n]) for n in range(1, 7)]
 
 
@@ -283,7 +304,7 @@ def test_rows_that_are_all_alike_are_all_trained_on(make_document: Make, view: A
 def test_a_row_that_does_not_fit_is_listed_and_left_out(make_document: Make, view: Any) -> None:
     document = make_document(body=f"::instruction::\n{questions(12)}{TOO_LONG}")
     report = train(document, options(), view)
-    assert report.skipped_rows == 1
+    assert report.skipped == 1
     (skipped,) = view.briefings[0].preflight.skipped
     line = document.read_text(encoding="utf-8").splitlines().index("What is long?")
     assert skipped.row.place == f"{document}:{line}"
@@ -310,7 +331,7 @@ def test_a_probe_longer_than_the_context_is_left_out_and_the_run_goes_on(
     document = make_document(body=f"::instruction::\n{questions(12)}{probes(1)}{long_probe}")
     report = train(document, options(), view)
     assert [pair.after.prompt for pair in report.probes] == ["Which number is 0?"]
-    assert report.skipped_rows == 1
+    assert report.skipped == 1
     assert view.briefings[0].preflight.skipped[0].row.probe
 
 
@@ -396,16 +417,6 @@ def test_resume_and_fresh_exclude_each_other(make_document: Make, view: Any) -> 
 # --- what is said ------------------------------------------------------------------------------------------------
 
 
-def test_pairs_are_spoken_of_unless_only_sft_was_asked_for(make_document: Make, view: Any) -> None:
-    pair = "::preference::\n### Prompt\nHi?\n### Chosen\nYes.\n### Rejected\nNo.\n"
-    document = make_document(body=f"::instruction::\n{questions(3)}\n{pair}")
-    train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), view)
-    assert not any("preference pair" in note for note in view.notes)
-    train(document, options(), view)
-    assert any("1 preference pair is kept" in note for note in view.notes)
-    assert view.briefings[0].preflight.rows["train"] == view.briefings[1].preflight.rows["train"] == 3
-
-
 def test_header_keys_that_are_not_used_yet_are_named(make_document: Make, view: Any) -> None:
     document = make_document(header="judge: sway\nevals:\n  sheet:\n    task: spreadsheet\n")
     train(document, options(), view)
@@ -426,7 +437,7 @@ def test_a_second_training_makes_a_second_version(make_document: Make, view: Any
 def test_the_same_training_gives_the_same_bytes(make_document: Make, view: Any) -> None:
     document, made = make_document(), []
     for _ in range(2):
-        train(document, options(lora_dropout=0.3), view)
+        train(document, options(lora_dropout=0.3, layout="plain"), view)
         with store_of_document() as store:
             current = store.versions.current()
             assert current is not None

@@ -51,6 +51,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 MIN_WRAP = 24  # columns below which wrapping makes things worse
 
+SCHEMA_VERSIONS = {"train": 2, "demo": 2, "show": 2, "prune": 2}
+"""Versions of the envelopes' schemas that are not 1; each schema lies in `schemas/`."""
+
 _META = "dlm.output"
 _DOCUMENT = "dlm.document"
 
@@ -312,8 +315,9 @@ def _error_object(fault: DlmError) -> dict[str, Any]:
 
 
 def _print_json(command: str, body: Mapping[str, Any], warnings: Sequence[str], schema: str = "") -> None:
+    name = schema or command
     envelope = {
-        "schema": f"dlm/{schema or command}/1",
+        "schema": f"dlm/{name}/{SCHEMA_VERSIONS.get(name, 1)}",
         "command": command,
         **body,
         "warnings": list(warnings),

@@ -12,20 +12,27 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from dlm.cli.output import Output, clean, duration, is_terminal, pair_lines, plural, terminal_width
+from dlm.cli.briefing import briefing_items, finding_lines, phase_line
+from dlm.cli.output import Output, duration, is_terminal, pair_lines, terminal_width
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
     from rich.status import Status
 
-    from dlm.training import Preflight
-    from dlm.workflow.train import Briefing
+    from dlm.workflow.views import Briefing
 
-__all__ = ["TrainProgress", "briefing_items"]
+__all__ = ["TrainProgress"]
 
 PLAIN_LINES = 20  # about as many as a run prints where stderr is no terminal
-ROOMY = 70  # columns that the live line takes with everything in it
+ROOMY = 90  # columns that the live line takes with everything in it
+
+_HELD_OUT = {
+    "val_pref_acc": "held-out pairs ranked right",
+    "valid_loss": "validation loss",
+    "sft_valid_loss": "loss of held-out questions",
+    "probe_loss": "probe loss",
+}
 
 
 class TrainProgress:
@@ -71,18 +78,21 @@ class TrainProgress:
         """The pre-flight table, and the start of the clock."""
         self._end_live()
         start = f", going on after step {briefing.resumed_at}" if briefing.resumed_at else ""
-        self._output.note(f"run {briefing.run_id}{start}")
+        self._output.note(f"run {briefing.run_id}: {phase_line(briefing)}{start}")
         for line in pair_lines(briefing_items(briefing), terminal_width(sys.stderr)):
             self._output.note(line)
         preflight = briefing.preflight
-        for skipped in preflight.skipped:
-            self.warn(f"left out: {skipped.row.place}: {skipped.reason}")
+        for level, line in finding_lines(briefing.findings):
+            self.warn(line) if level == "warning" else self.note(line)
+        for line in preflight.notes:
+            self.note(line)
         for place, token in preflight.special_tokens:
             self.warn(
                 f"{place}: the text spells the control token {token}; it is encoded as plain characters"
             )
         self._first_step = briefing.resumed_at
         self._timed_from = None
+        self._next_line = 1
         if self._live:
             self._start_bar(preflight.plan.total_steps)
 
@@ -91,8 +101,9 @@ class TrainProgress:
         text = self._describe(step, total, values)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=step, text=text)
-            if "valid_loss" in values:
-                self._output.note(f"step {step}: {_held_out(values)}")
+            held_out = _held_out(values)
+            if held_out:
+                self._output.note(f"step {step}: {held_out}")
             if step == total:
                 self._end_live()
                 self._wait("asking the probes and keeping the version …")
@@ -114,6 +125,10 @@ class TrainProgress:
 
     def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
         parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
+        if "rewards/accuracies" in values:
+            parts.append(f"ranked right {values['rewards/accuracies']:.2f}")
+            if not self._narrow:
+                parts.append(f"margin {values['rewards/margins']:.3f}")
         if "tokens_per_second" in values and not self._narrow:
             parts.append(f"{values['tokens_per_second']:,.0f} tokens/s")
         now = time.monotonic()
@@ -158,83 +173,5 @@ def _print_above(console: Console, text: str) -> None:
 
 
 def _held_out(values: Mapping[str, float]) -> str:
-    parts = [
-        f"{label} {values[name]:.4f}"
-        for name, label in (("valid_loss", "validation loss"), ("probe_loss", "probe loss"))
-        if name in values
-    ]
-    return "  ".join(parts)
-
-
-def briefing_items(briefing: Briefing) -> dict[str, str]:
-    """The pre-flight table: what the run is about to do, with the reason beside every automatic choice."""
-    preflight, plan = briefing.preflight, briefing.preflight.plan
-    sections = ", ".join(f"{count} {kind}" for kind, count in briefing.sections.items() if count)
-    share = preflight.trainable_parameters / max(preflight.total_parameters, 1)
-    items = {
-        "document": f"{clean(str(briefing.document))}: sections {sections or 'none'}",
-        "base": f"{briefing.base}, {preflight.total_parameters:,} parameters, "
-        f"{preflight.trainable_parameters:,} trained ({share:.1%})",
-        "device": f"{briefing.device.value} ({briefing.device.reason}), "
-        f"{briefing.dtype.value} ({briefing.dtype.reason})"
-        + (
-            f", {plural(briefing.threads.value, 'thread')} ({briefing.threads.reason})"
-            if briefing.device.value == "cpu"
-            else ""
-        ),
-        "rows": _rows(preflight) + (f"\n{preflight.split_reason}" if preflight.split_reason else ""),
-        "tokens": f"{preflight.tokens_min:,} to {preflight.tokens_max:,} in a row, median "
-        f"{preflight.tokens_median:,}, {preflight.tokens_total:,} in all; "
-        f"room for {preflight.max_len.value:,} ({preflight.max_len.reason})",
-        "steps": f"{plan.total_steps:,} of {plural(plan.rows_per_step, 'row')}: {_epochs(preflight.epochs.value)} "
-        f"({preflight.epochs.reason}); micro-batch {preflight.micro.value} ({preflight.micro.reason})",
-        "knobs": _knobs(briefing),
-        "estimate": f"{duration(briefing.estimate.seconds)}, {briefing.estimate.peak_memory_mb:,.0f} MB of memory",
-    }
-    if preflight.split_prose:
-        items["prose"] = (
-            f"{plural(preflight.split_prose, 'text')} longer than the room: split into windows, nothing cut"
-        )
-    if preflight.skipped:
-        items["left out"] = f"{plural(len(preflight.skipped), 'row')}, listed below"
-    return items
-
-
-def _rows(preflight: Preflight) -> str:
-    """How many rows go where, without those that are left out."""
-    counts = dict.fromkeys(("train", "validation", "probes"), 0) | dict(preflight.rows)
-    skipped = [one.row for one in preflight.skipped]
-    lost = sum(not row.probe for row in skipped)
-    if lost and preflight.split_prose and counts["validation"]:
-        # Texts were split into windows, so the number of examples does not tell which part lost its rows.
-        return f"{_counts(counts)}; {len(skipped):,} of them left out"
-    in_training = lost if preflight.split_prose else counts["train"] - preflight.plan.n_examples
-    counts["train"] -= in_training
-    counts["validation"] -= lost - in_training
-    counts["probes"] -= len(skipped) - lost
-    return _counts(counts) + (f"; {len(skipped):,} left out" if skipped else "")
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-
-
-def _epochs(epochs: float) -> str:
-    """`1 epoch`, `20 epochs`, `1.5 epochs`, `0.043 epochs`."""
-    if epochs == int(epochs):
-        return plural(int(epochs), "epoch")
-    return f"{epochs:,.1f} epochs" if epochs >= 1 else f"{epochs:.2g} epochs"
-
-
-def _knobs(briefing: Briefing) -> str:
-    """The knobs that are not at their defaults, one a line, each with where its value comes from."""
-    recipe, origins = briefing.resolved.recipe, briefing.resolved.origins
-    shared, *others = set(origins.values())
-    if not others and shared != "default":  # a resumed run has all its knobs from one place
-        defaults = type(recipe).model_validate({})
-        changed = [name for name in origins if getattr(recipe, name) != getattr(defaults, name)]
-        return "\n".join([f"{shared}:", *(f"{name} {getattr(recipe, name)}" for name in changed)])
-    settled = [
-        f"{name} {getattr(recipe, name)}  ({why})" for name, why in origins.items() if why != "default"
-    ]
-    return "\n".join(settled) or "all at their defaults"
+    """The held-out metrics that a person watches, as far as they were measured at this step."""
+    return "  ".join(f"{label} {values[name]:.4f}" for name, label in _HELD_OUT.items() if name in values)

@@ -24,8 +24,10 @@ class Estimate:
     n: int
 
 
-def share(hits: Sequence[bool]) -> Estimate:
-    """The share of true cases with Wilson's interval (Wilson 1927), which stays within 0–1 and is honest at both ends.
+def share(hits: Sequence[float]) -> Estimate:
+    """The share of hits with Wilson's interval (Wilson 1927), which stays within 0–1 and is honest at both ends.
+
+    A case is true or false, or .5 where it is neither, as a tie is in a comparison.
 
     Raises:
         ValueError: no cases.

@@ -18,9 +18,10 @@ from dlm.recipe import Recipe
 from dlm.training.acceleration import accelerated
 from dlm.training.checkpoints import Progress
 from dlm.training.loop import HeldOut, LoopResult, Observer, evaluate, peak_memory_mb, run_loop
+from dlm.training.planning import Sampler
 from dlm.training.prepared import Prepared, fixed_sample
 
-__all__ = ["Estimate", "estimate", "score_held_out", "train_phase"]
+__all__ = ["Estimate", "estimate", "first_window", "score_held_out", "score_monitors", "train_phase"]
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,13 @@ def estimate(prepared: Prepared, model: Any) -> Estimate:
     per_epoch = sum(layout.positions([tree]) for tree in prepared.train)
     epochs = plan.total_steps * plan.rows_per_step / plan.n_examples
     return Estimate(took * epochs * per_epoch / layout.positions(longest), peak_memory_mb(layout.device))
+
+
+def first_window(prepared: Prepared, recipe: Recipe) -> list[Any]:
+    """The rows of the first step."""
+    plan, layout = prepared.plan, prepared.objective.layout
+    lengths = [layout.positions([tree]) for tree in prepared.train] if plan.by_length else None
+    return [prepared.train[index] for index in Sampler(plan, recipe.seed, lengths).window(1)]
 
 
 def train_phase(
@@ -104,3 +112,13 @@ def score_held_out(prepared: Prepared, model: Any) -> dict[str, float]:
     if "full_valid_pref_acc" in values:
         values["full_valid_pairs"] = float(len(prepared.validation))
     return values
+
+
+def score_monitors(prepared: Prepared, model: Any) -> dict[str, float]:
+    """What is watched beside the phase's own rows (`sft_valid_…`, `probe_…`), as it is named while the phase trains."""
+    with accelerated(model, prepared.products.value):
+        return {
+            name: value
+            for one in prepared.monitors
+            for name, value in evaluate(model, one, prepared.plan).items()
+        }

@@ -11,7 +11,7 @@ from dlm.document import create, load, new_document
 from dlm.errors import UsageError
 from dlm.evaluation import ProbeAnswer, Question, answer_all
 from dlm.workflow.prompt import BASE, open_policy
-from dlm.workflow.train import TrainOptions, TrainReport, TrainView, train
+from dlm.workflow.train import RunReport, TrainOptions, TrainView, train
 
 __all__ = ["DemoReport", "demo"]
 
@@ -26,7 +26,7 @@ class DemoReport:
     created: bool
     before: Sequence[ProbeAnswer]
     after: Sequence[ProbeAnswer]
-    training: TrainReport
+    training: RunReport
     elapsed_s: float
 
 
@@ -54,7 +54,7 @@ def demo(folder: Path, view: TrainView) -> DemoReport:
     ]
     view.note(f"asking the base {len(questions)} questions of the document, before any training")
     before = answer_all(open_policy(path, BASE)[0], questions)
-    training = train(path, TrainOptions(phase="sft"), view)
+    (training,) = train(path, TrainOptions(phase="sft"), view).runs
     view.note("asking the trained version the same questions")
     after = answer_all(open_policy(path, training.version)[0], questions)
     return DemoReport(path, created, before, after, training, time.monotonic() - began)

@@ -1,7 +1,8 @@
 """Export: a version as a folder that stock PEFT and transformers load.
 
 Without `merged` the folder is a PEFT adapter; where the base is the embedded one, which no hub knows, it is laid
-beside the adapter in `base/`. With `merged` the folder is a complete model. Both carry a model card.
+beside the adapter in `base/`. With `merged` the folder is a complete model. A reward model is always written whole, as
+a sequence classifier with one label. All carry a model card.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import load
 from dlm.errors import UsageError
-from dlm.model import Policy, load_policy, quiet_libraries
+from dlm.model import Policy, RewardModel, load_policy, load_reward_model, quiet_libraries
+from dlm.recipe import ResolvedRecipe
 from dlm.store import Home, Run, Version
 from dlm.workflow.prompt import pick_version
 from dlm.workflow.resuming import RunFacts
@@ -25,11 +28,12 @@ __all__ = ["ExportReport", "export"]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What was written where, and the lines of Python that load it."""
+    """What was written where, and the lines of Python that load it. `scores`: it is a reward model."""
 
     folder: Path
     version: str
     merged: bool
+    scores: bool
     files: tuple[str, ...]
     usage: str
 
@@ -54,6 +58,7 @@ def export(
     with store:
         run = store.runs.get(version.run_id)
     spec = resolve_base(version.base, document_path.parent)
+    merged = merged or not version.answers
     try:
         usage = _write(document_path.stem, target, spec, version, run, merged=merged)
     except OSError as error:
@@ -63,7 +68,9 @@ def export(
             next_step="name a folder that can be made: --to DIR",
         ) from None
     files = tuple(sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file()))
-    return ExportReport(target, version.name, merged, files, usage.replace("FOLDER", str(target)))
+    return ExportReport(
+        target, version.name, merged, not version.answers, files, usage.replace("FOLDER", str(target))
+    )
 
 
 def _write(name: str, target: Path, spec: BaseSpec, version: Version, run: Run, *, merged: bool) -> str:
@@ -72,13 +79,17 @@ def _write(name: str, target: Path, spec: BaseSpec, version: Version, run: Run, 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".dlm-export-") as scratch:
         folder = Path(scratch) / "out"
         folder.mkdir()
-        # loaded in either case: what is exported has been seen to fit its base
-        policy = load_policy(spec, version.folder, device="cpu", precision="fp32")
-        if merged:
-            usage = _write_merged(folder, version, policy)
+        # loaded in any case: what is exported has been seen to fit its base
+        if version.answers:
+            policy = load_policy(spec, version.folder, device="cpu", precision="fp32")
+            write = _write_merged if merged else _write_adapter
+            usage = write(folder, spec, version, policy)
+            tokenizer, template = policy.tokenizer, policy.chat.template
         else:
-            usage = _write_adapter(folder, spec, version, policy)
-        card = _card(name, spec, version, run, policy, usage, merged)
+            scorer = load_reward_model(version.folder, spec, device="cpu", precision="fp32")
+            tokenizer, template = scorer.tokenizer, scorer.chat.template
+            usage = _write_reward(folder, version, scorer)
+        card = _card(name, spec, version, run, tokenizer, template, usage, merged)
         (folder / "README.md").write_text(card, encoding="utf-8")
         if target.exists():
             target.rmdir()
@@ -105,7 +116,7 @@ def _write_adapter(folder: Path, spec: BaseSpec, version: Version, policy: Polic
     )
 
 
-def _write_merged(folder: Path, version: Version, policy: Policy) -> str:
+def _write_merged(folder: Path, spec: BaseSpec, version: Version, policy: Policy) -> str:
     whole = policy.model.merge_and_unload()
     whole.generation_config.eos_token_id = sorted(
         policy.chat.stop_ids
@@ -124,19 +135,38 @@ def _write_merged(folder: Path, version: Version, policy: Policy) -> str:
     )
 
 
+def _write_reward(folder: Path, version: Version, scorer: RewardModel) -> str:
+    scorer.save_merged(folder)
+    shutil.copyfile(version.folder / "version.json", folder / "version.json")
+    return (
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer\n"
+        'tokenizer = AutoTokenizer.from_pretrained("FOLDER")\n'
+        'model = AutoModelForSequenceClassification.from_pretrained("FOLDER")'
+    )
+
+
 def _card(
-    name: str, spec: BaseSpec, version: Version, run: Run, policy: Policy, usage: str, merged: bool
+    name: str,
+    spec: BaseSpec,
+    version: Version,
+    run: Run,
+    tokenizer: Any,
+    chat_template: str,
+    usage: str,
+    merged: bool,
 ) -> str:
     kind = "A complete model: base and adapter merged, in fp32." if merged else "A PEFT adapter."
-    recipe = "\n".join(
-        f"| {knob} | {value} |" for knob, value in sorted(run.recipe.items()) if value is not None
-    )
+    if not version.answers:
+        kind = (
+            "A reward model: of a question and an answer, as the chat template lays them out, it gives one number, the "
+            "higher the better. Only differences between answers to one question mean anything."
+        )
+    knobs = ResolvedRecipe.from_json(run.recipe, "").values()
+    recipe = "\n".join(f"| {knob} | {value} |" for knob, value in sorted(knobs.items()) if value is not None)
     code = usage.replace("FOLDER", ".")
     template = "the tokenizer's chat template (`tokenizer.apply_chat_template`)"
-    if not merged and not policy.tokenizer.chat_template:
-        template = (
-            f"this Jinja chat template, as the base brings none:\n\n```jinja\n{policy.chat.template}\n```\n"
-        )
+    if not merged and not tokenizer.chat_template:
+        template = f"this Jinja chat template, as the base brings none:\n\n```jinja\n{chat_template}\n```\n"
     prompt = RunFacts.read(run).system_prompt
     system = "No system prompt was used." if prompt is None else f"System prompt:\n\n{_quoted(prompt)}"
     return f"""---

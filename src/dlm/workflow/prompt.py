@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 from dlm.bases import resolve_base
 from dlm.document import Document, load
-from dlm.errors import MissingRecordError
+from dlm.errors import MissingRecordError, UsageError
 from dlm.model import Policy, Sample, Settings, choose_device, load_policy, sample, stream
 from dlm.recipe import Choice
 from dlm.store import Home, Store, Version
@@ -45,11 +46,17 @@ def open_policy(
 
     Raises:
         DocumentError, BaseModelError, MissingRecordError: nothing can answer.
+        UsageError: the version is a reward model.
     """
     document = load(document_path)
     store = Home.open().find(document.header.dlm_id)
     try:
         picked = pick_version(store, wanted)
+        if picked.value is not None and not picked.value.answers:
+            raise UsageError(
+                f"{picked.value.name} is a reward model: it scores answers and gives none",
+                next_step=f"name another version: dlm show {shlex.quote(str(document_path))}",
+            )
         return _load(document, document_path, picked.value, device), Choice(
             picked.value.name if picked.value else BASE, picked.reason
         )

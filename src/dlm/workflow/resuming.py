@@ -1,8 +1,9 @@
 """Going on with an interrupted run: only as the run it was.
 
-A run keeps the facts it began with. To go on, the rows, the tokens they become, the knobs that were stated and the
-base must be the same, or the message says what changed; device, threads and libraries are restored or spoken of,
-because the bytes of the result depend on them.
+A run keeps the facts it began with. To go on, the rows and pairs, the tokens they become, the knobs that were stated and
+the base must be the same, or the message says what changed; device, threads and libraries are restored or spoken of,
+because the bytes of the result depend on them. A run also keeps which phases were to follow it, so that an invocation
+that was interrupted in its first phase ends as it would have.
 """
 
 from __future__ import annotations
@@ -10,26 +11,30 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlm.errors import UsageError
-from dlm.recipe import Recipe, ResolvedRecipe
+from dlm.recipe import ResolvedRecipe
 from dlm.store import Run, Store
-from dlm.training import Prepared, Row, checkpoints, data_hash
-from dlm.workflow.views import TrainOptions, TrainView
+from dlm.training import Plan, Prepared, Stored, checkpoints
+from dlm.workflow.material import Files
+from dlm.workflow.views import Phase, TrainOptions, TrainView
 
 __all__ = [
     "RunFacts",
+    "changed",
+    "command",
     "discard",
-    "find_interrupted",
-    "require_same_rows",
+    "find_unfinished",
+    "require_same_data",
     "same_recipe",
     "warn_of_other_libraries",
 ]
 
-_STATED = ("flag", "header")
+_PHASES = ("sft", "preference", "reward")
+_WHAT = {"sft": "the rows", "preference": "the pairs", "reward": "the pairs"}
 
 
 @dataclass(frozen=True)
@@ -37,31 +42,49 @@ class RunFacts:
     """What a run began with beyond its recipe; kept as JSON in the run's `layout`."""
 
     layout: str
+    products: str
     plan: Mapping[str, Any]
     examples: str
     device: str
     dtype: str
     system_prompt: str | None
     rows_files: Sequence[str]
-    origins: Mapping[str, str]  # of the knobs that were stated: knob → flag or header
+    pairs_files: Sequence[str] = ()
+    scalars_files: Sequence[str] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)  # of the knobs that were stated: flag or header
+    flags: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # knobs on the command line, those of later phases too
+    then: Sequence[Phase] = ()  # the phases that were to follow
 
     @classmethod
     def of(
         cls,
         prepared: Prepared,
         resolved: ResolvedRecipe,
+        files: Files,
         *,
         device: str,
         dtype: str,
         system_prompt: str | None,
-        rows_files: Sequence[Path],
+        flags: Mapping[str, Any],
+        then: Sequence[Phase],
     ) -> RunFacts:
         """The facts of a run about to start."""
-        stated = {name: origin for name, origin in resolved.origins.items() if origin in _STATED}
-        files = [str(path.resolve()) for path in rows_files]
-        layout = prepared.objective.layout.name
         return cls(
-            layout, asdict(prepared.plan), prepared.fingerprint, device, dtype, system_prompt, files, stated
+            layout=prepared.layout.value,
+            products=prepared.products.value,
+            plan=asdict(prepared.plan),
+            examples=prepared.fingerprint,
+            device=device,
+            dtype=dtype,
+            system_prompt=system_prompt,
+            rows_files=_absolute(files.rows),
+            pairs_files=_absolute(files.pairs),
+            scalars_files=_absolute(files.scalars),
+            origins=resolved.stated(),
+            flags=dict(flags),
+            then=list(then),
         )
 
     @classmethod
@@ -73,24 +96,53 @@ class RunFacts:
         """As `Run.layout` holds them."""
         return json.dumps(asdict(self))
 
+    @property
+    def stored(self) -> Stored:
+        """What was chosen when the run began."""
+        return Stored(Plan(**self.plan), self.layout, self.products)
 
-def find_interrupted(store: Store, options: TrainOptions, path: Path, view: TrainView) -> Run | None:
-    """The newest interrupted run, however many runs came after it. Without --resume and --fresh it is only mentioned.
+    @property
+    def files(self) -> Files:
+        """The files beside the document."""
+        parts = (self.rows_files, self.pairs_files, self.scalars_files)
+        return Files(*(tuple(map(Path, part)) for part in parts))
+
+
+def _absolute(files: Sequence[Path]) -> list[str]:
+    return [str(path.resolve()) for path in files]
+
+
+def find_unfinished(store: Store, options: TrainOptions, path: Path, view: TrainView) -> Run | None:
+    """The run that `--resume` or `--fresh` is about; without them it is only mentioned, and None is returned.
+
+    It is the newest interrupted run, however many runs came after it: of any phase, or of the one that the options name.
+    Where none was interrupted, it is the newest run if a phase was to follow it and did not begin.
 
     Raises:
         UsageError: --resume, and there is nothing to go on with.
     """
-    resumable = [run for run in store.runs.list() if run.kind == "sft" and run.resumable]
-    run = max(resumable, key=lambda run: run.id, default=None)
+    wanted = _PHASES if options.phase == "all" else (options.phase,)
+    runs = [run for run in store.runs.list() if run.kind in _PHASES]
+    resumable = [run for run in runs if run.resumable and run.kind in wanted]
+    pending = [
+        run
+        for run in runs[-1:]
+        if run.status == "complete" and any(p in wanted for p in RunFacts.read(run).then)
+    ]
+    run = next(iter([*reversed(resumable), *pending]), None)
     if run is None and options.resume:
         raise UsageError("no interrupted run to resume", next_step=f"{command(path)} starts a new one")
-    if run is not None and not (options.resume or options.fresh):
-        view.note(
-            f"run {run.id} was interrupted: --resume goes on with it, now or after the new run that starts here; "
-            "--fresh discards it"
-        )
+    if run is None or options.resume:
+        return run
+    if not run.resumable:
         return None
-    return run
+    if options.fresh:
+        return run
+    view.note(
+        f"run {run.id} was interrupted: --resume goes on with it, now or after the new run that starts here; "
+        "--fresh discards it"
+    )
+    return None
 
 
 def discard(store: Store, run: Run, view: TrainView) -> None:
@@ -100,13 +152,13 @@ def discard(store: Store, run: Run, view: TrainView) -> None:
     view.note(f"run {run.id} was interrupted; it is discarded")
 
 
-def require_same_rows(run: Run, rows: Sequence[Row], path: Path) -> None:
-    """Raises `UsageError` when the document's rows are not those the run began with."""
-    if run.data_hash != data_hash(rows):
-        files = RunFacts.read(run).rows_files
-        raise changed(
-            "the rows" + (f" (of the document or of {', '.join(files)})" if files else ""), run, path
-        )
+def require_same_data(run: Run, data_hash: str, path: Path) -> None:
+    """Raises `UsageError` when the rows or pairs are not those the run began with."""
+    if run.data_hash != data_hash:
+        facts = RunFacts.read(run)
+        files = facts.rows_files if run.kind == "sft" else [*facts.pairs_files, *facts.scalars_files]
+        what = _WHAT[run.kind] + (f" (of the document or of {', '.join(files)})" if files else "")
+        raise changed(what, run, path)
 
 
 def same_recipe(run: Run, resolved: ResolvedRecipe, path: Path) -> ResolvedRecipe:
@@ -115,16 +167,15 @@ def same_recipe(run: Run, resolved: ResolvedRecipe, path: Path) -> ResolvedRecip
     Raises:
         UsageError: a flag or the header states another value than the run began with.
     """
-    stored, then = Recipe(**run.recipe), RunFacts.read(run).origins
-    for name, origin in resolved.origins.items():
+    stored, then = ResolvedRecipe.from_json(run.recipe, "as the run began"), RunFacts.read(run).origins
+    before, now = stored.values(), resolved.values()
+    for name, origin in resolved.stated().items():
         overruled = (
             origin == "header" and then.get(name) == "flag"
         )  # the header was overruled when the run began
-        if origin in _STATED and not overruled and getattr(resolved.recipe, name) != getattr(stored, name):
-            raise changed(
-                f"the knob {name} ({getattr(stored, name)}, now {getattr(resolved.recipe, name)})", run, path
-            )
-    return ResolvedRecipe(stored, dict.fromkeys(Recipe.model_fields, "as the run began"))
+        if not overruled and now[name] != before[name]:
+            raise changed(f"the knob {name} ({before[name]}, now {now[name]})", run, path)
+    return stored
 
 
 def warn_of_other_libraries(run: Run, installed: Mapping[str, str], view: TrainView) -> None:

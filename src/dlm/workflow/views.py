@@ -9,18 +9,38 @@ from typing import Any, Literal, Protocol
 
 from dlm.evaluation import ProbeAnswer
 from dlm.recipe import Choice, ResolvedRecipe
-from dlm.training import Estimate, Preflight
+from dlm.stats import Estimate as Interval
+from dlm.training import Estimate, Finding, Preflight
 
-__all__ = ["Briefing", "ProbePair", "TrainOptions", "TrainReport", "TrainView"]
+__all__ = [
+    "Accuracy",
+    "Briefing",
+    "Part",
+    "Phase",
+    "Preview",
+    "ProbePair",
+    "RunReport",
+    "SeenRow",
+    "TrainOptions",
+    "TrainReport",
+    "TrainView",
+]
+
+Phase = Literal["sft", "preference", "reward"]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What the caller asks for beyond the document. `knobs` are recipe fields that override header and base."""
+    """What the caller asks for beyond the document.
 
-    phase: Literal["all", "sft"] = "all"
+    `knobs` are recipe fields that override header and base, those of one phase by names such as `preference.beta`.
+    """
+
+    phase: Literal["all", "sft", "preference", "reward"] = "all"
     knobs: Mapping[str, Any] = field(default_factory=dict)
     rows_files: Sequence[Path] = ()
+    pairs_files: Sequence[Path] = ()
+    scalars_files: Sequence[Path] = ()
     resume: bool = False
     fresh: bool = False
     device: str = "auto"
@@ -28,42 +48,99 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Briefing:
-    """Everything known before the first step."""
+    """Everything known before the first step. A dry run has no run, and neither trains nor measures: no estimate."""
 
-    run_id: int
+    phase: Phase
+    method: str
+    start: Choice[str]  # the version the run starts from, or the base
+    run_id: int | None
     resumed_at: int
     document: Path
     base: str
     device: Choice[str]
     dtype: Choice[str]
     threads: Choice[int]
+    layout: Choice[str]
+    products: Choice[str]
     sections: Mapping[str, int]
     resolved: ResolvedRecipe
     preflight: Preflight
-    estimate: Estimate
+    findings: Sequence[Finding]
+    estimate: Estimate | None
 
 
 @dataclass(frozen=True)
 class ProbePair:
-    """One probe, answered by the base and by the new version."""
+    """One probe, answered by what the run started from (SFT: the base) and by the new version."""
 
     before: ProbeAnswer
     after: ProbeAnswer
 
 
 @dataclass(frozen=True)
-class TrainReport:
-    """What a finished run left behind. Losses in nats per target token; `smoothed_loss` is the mean of the last tenth."""
+class Accuracy:
+    """The share of held-out pairs that are ranked right, ties counting half; `ties` is the share of ties."""
 
+    right: Interval
+    ties: float
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a finished run of one phase left behind.
+
+    Losses are in nats, per target token or per pair; `smoothed_loss` is the mean of the last tenth. `before` and `after`
+    hold the held-out metrics of what the run started from (not measured of an SFT run) and of the version.
+    """
+
+    phase: Phase
+    method: str
     run_id: int
     version: str
+    parent: str | None
     promoted: bool
     steps: int
     elapsed_s: float
     last: Mapping[str, float]
     smoothed_loss: float
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+    accuracy: Accuracy | None
     probes: Sequence[ProbePair]
-    skipped_rows: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """One invocation's runs, in the order of their phases."""
+
+    runs: Sequence[RunReport]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a row as the model sees it: for every token its id, what it adds to the text, and whether it is scored."""
+
+    role: Literal["prompt", "answer", "chosen", "rejected"]
+    ids: Sequence[int]
+    tokens: Sequence[str]
+    scored: Sequence[bool]
+
+
+@dataclass(frozen=True)
+class SeenRow:
+    """A row or a pair, with the place it comes from."""
+
+    place: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a phase would do: its pre-flight, and the first rows of its first step."""
+
+    briefing: Briefing
+    rows: Sequence[SeenRow]
 
 
 class TrainView(Protocol):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlm.cli.commands.train import report_data
 from dlm.cli.extras import require_training
 from dlm.cli.output import Output, duration, json_option, plural, typed
 from dlm.cli.progress import TrainProgress
+from dlm.cli.training_report import report_data
 
 if TYPE_CHECKING:
     from dlm.workflow.demo import DemoReport
@@ -50,7 +50,7 @@ def demo(output: Output, folder: Path) -> None:
             "created": report.created,
             "before": [asdict(answer) for answer in report.before],
             "after": [asdict(answer) for answer in report.after],
-            "training": report_data(report.document, report.training),
+            "training": report_data(report.document, [report.training]),
             "elapsed_s": report.elapsed_s,
         }
     )

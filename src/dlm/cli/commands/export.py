@@ -33,7 +33,10 @@ BASE = "base"  # the name under which `dlm prompt` knows the untrained base
 @version_option("Version to write.  [default: the current one]")
 @json_option
 def export(output: Output, document: Path, target: Path, merged: bool, version: str | None) -> None:
-    """Write a version as plain PEFT files or a merged model, with a model card."""
+    """Write a version as plain PEFT files or a merged model, with a model card.
+
+    A reward model is written whole, as a sequence classifier with one label.
+    """
     if version == BASE:
         raise UsageError(
             "the base itself is not exported: what training made of it is",
@@ -48,6 +51,8 @@ def export(output: Output, document: Path, target: Path, merged: bool, version: 
         report = write_export(document, target, wanted=version, merged=merged)
     n_bytes = sum((report.folder / name).stat().st_size for name in report.files)
     kind = "a complete model" if report.merged else "a PEFT adapter"
+    if report.scores:
+        kind = "a reward model (sequence classifier)"
     output.heading(
         f"{report.version} as {kind} in {report.folder}: {plural(len(report.files), 'file')}, {size(n_bytes)}"
     )

@@ -44,6 +44,10 @@ NONE = "–"
 _WATCHED = (
     "train_loss",
     "valid_loss",
+    "val_pref_acc",
+    "rewards/accuracies",
+    "rewards/margins",
+    "sft_valid_loss",
     "probe_loss",
     "train_mean_token_accuracy",
     "grad_norm",
@@ -268,7 +272,7 @@ def _best(curve: Series) -> int | None:
 
     if curve.name.endswith("loss"):
         sign = 1.0
-    elif any(word in curve.name for word in ("accurac", "exact_match", "reward")):
+    elif curve.name.endswith(("accuracy", "accuracies", "exact_match", "margins", "pref_acc", "reward")):
         sign = -1.0
     else:
         return None

@@ -108,7 +108,8 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
 
 
 def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
-    losses = store.metrics.read(run.id, ["train_loss"]).get("train_loss")
+    series = store.metrics.read(run.id, ["train_loss", "val_pref_acc"])
+    losses, ranked = series.get("train_loss"), series.get("val_pref_acc")
     at_end = losses is not None and len(losses) > 0
     return {
         "id": run.id,
@@ -123,6 +124,7 @@ def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
         "steps": int(losses.steps[-1]) if losses is not None and at_end else 0,
         "planned_steps": run.planned_steps,
         "train_loss": float(losses.values[-1]) if losses is not None and at_end else None,
+        "val_pref_acc": float(ranked.values[-1]) if ranked is not None and len(ranked) else None,
         "seed": run.seed,
         "threads": run.threads,
         "base": run.base,
@@ -136,7 +138,7 @@ def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
 
 def _sizes(folder: Path) -> dict[str, int]:
     """Bytes on disk, in all and by part. Files may come and go while a training runs."""
-    parts = {"versions_bytes": 0, "checkpoints_bytes": 0, "other_bytes": 0}
+    parts = {"versions_bytes": 0, "checkpoints_bytes": 0, "references_bytes": 0, "other_bytes": 0}
     for path in folder.rglob("*"):
         try:
             n_bytes = path.stat().st_size if path.is_file() else 0
@@ -176,7 +178,8 @@ def _overview(data: dict[str, Any], path: Path) -> dict[str, str]:
     items["current"] = data["current"] or "no version yet"
     items["store"] = (
         f"{store['path']}\n{size(store['bytes'])}: versions {size(store['versions_bytes'])}, "
-        f"checkpoints {size(store['checkpoints_bytes'])}, records {size(store['other_bytes'])}"
+        f"checkpoints {size(store['checkpoints_bytes'])}, cached log-probs {size(store['references_bytes'])}, "
+        f"records {size(store['other_bytes'])}"
     )
     if data["holder"]:
         items["at work"] = f"process {data['holder']['pid']}: {data['holder']['command']}"
@@ -210,21 +213,27 @@ def _print_versions(output: Output, versions: list[dict[str, Any]]) -> None:
 def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
     shown = runs[-SHOWN_RUNS:]
     rows = [
-        (
+        [
             str(run["id"]),
-            run["kind"],
+            run["kind"] if run["method"] in ("", run["kind"]) else f"{run['kind']} ({run['method']})",
             run["status"],
             _local(run["started_at"]),
             _took(run),
             f"{run['steps']}/{run['planned_steps']}",
             NONE if run["train_loss"] is None else f"{run['train_loss']:.4f}",
+            NONE if run["val_pref_acc"] is None else f"{run['val_pref_acc']:.3f}",
             run["version"] or NONE,
-        )
+        ]
         for run in shown
     ]
-    columns = ("run", "kind", "status", "started", "took", "steps", "loss", "version")
-    spare = ("kind", "started", "took", "version")
-    output.table(columns, rows, right=("run", "took", "steps", "loss"), spare=spare)
+    columns = ["run", "kind", "status", "started", "took", "steps", "loss", "ranked right", "version"]
+    spare = ["kind", "started", "took", "version"]
+    if all(run["val_pref_acc"] is None for run in shown):  # no run with pairs held out
+        rows = [[*row[:7], *row[8:]] for row in rows]
+        columns.remove("ranked right")
+    else:
+        spare.insert(3, "ranked right")
+    output.table(columns, rows, right=("run", "took", "steps", "loss", "ranked right"), spare=spare)
     output.pairs({f"run {run['id']}": run["message"] for run in shown if run["message"]})
     if len(runs) > SHOWN_RUNS:
         output.line(f"and {plural(len(runs) - SHOWN_RUNS, 'earlier run')}: --json has them all")

@@ -42,7 +42,6 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #   keep_best: false                 # true = also keep the checkpoint that scored best, and make the version of it
 #   early_stopping: null             # stop after so many validations without a better one; null = never
 #   layout: auto                     # how rows become a batch; auto = the fastest one that computes right
-#   matmul: auto                     # kernels of the frozen layers on a CPU; auto = the fastest in full fp32
 #   # ---- files beside this document that are read as prose
 #   sources:
 #     - path: notes                  # a file or folder next to this document
@@ -69,6 +68,7 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #   # ---- the reward phase, which runs only when asked for: dlm train --phase reward
 #   reward:
 #     center: 0.01                   # keeps scores near zero
+#     margin_scale: 0.0              # times the difference of two known scores: by how much a pair is to be told apart
 #     learning_rate: 1e-4
 #     num_epochs: 1
 #     min_margin: 0.0                # least difference of two scores that makes a pair

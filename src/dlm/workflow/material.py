@@ -1,0 +1,115 @@
+"""What one invocation trains on: the document, and the files that the command line adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlm.bases import BaseSpec, resolve_base
+from dlm.document import Document
+from dlm.errors import BaseModelError
+from dlm.training import (
+    Pair,
+    Row,
+    Scalar,
+    pairs_of_document,
+    read_pairs_file,
+    read_rows_file,
+    read_scalars_file,
+    rows_of_document,
+)
+from dlm.workflow.views import TrainOptions, TrainView
+
+__all__ = ["Files", "Material", "base_of", "read_material", "say_what_is_not_used"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files beside the document, by what they hold."""
+
+    rows: tuple[Path, ...] = ()
+    pairs: tuple[Path, ...] = ()
+    scalars: tuple[Path, ...] = ()
+
+    @classmethod
+    def of(cls, options: TrainOptions) -> Files:
+        """Those that the command line names."""
+        return cls(tuple(options.rows_files), tuple(options.pairs_files), tuple(options.scalars_files))
+
+    def or_else(self, others: Files) -> Files:
+        """These, and of each kind that is not named here those of `others`."""
+        return Files(self.rows or others.rows, self.pairs or others.pairs, self.scalars or others.scalars)
+
+
+@dataclass(frozen=True)
+class Material:
+    """A document on its base, and everything to train on as it was read: nothing is selected yet."""
+
+    document: Document
+    path: Path
+    spec: BaseSpec
+    files: Files
+    rows: Sequence[Row]
+    pairs: Sequence[Pair]
+    scalars: Sequence[Scalar]
+
+    @property
+    def sections(self) -> dict[str, int]:
+        """How many sections of each kind the document has."""
+        counts = {"prose": 0, "instruction": 0, "preference": 0}
+        for section in self.document.sections:
+            counts[section.kind] += 1
+        return counts
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether there is anything for supervised fine-tuning; probes are never trained on."""
+        return any(not row.probe for row in self.rows)
+
+
+def base_of(document: Document, path: Path) -> BaseSpec:
+    """The base that a document names.
+
+    Raises:
+        BaseModelError: it is not there; the error names the header's line.
+    """
+    try:
+        return resolve_base(document.header.base_model, path.parent)
+    except BaseModelError as error:
+        line, column = document.places["base_model"]
+        error.where = f"{path}:{line}:{column}"
+        raise
+
+
+def read_material(document: Document, path: Path, spec: BaseSpec, files: Files, view: TrainView) -> Material:
+    """Read rows, pairs and scored answers of the document and of the files beside it.
+
+    Raises:
+        DocumentError, UsageError: a file cannot be read, or holds lines that are none.
+    """
+    system_prompt = document.header.system_prompt
+    rows, left_out = rows_of_document(document)
+    for warning in left_out:
+        view.warn(warning)
+    for file in files.rows:
+        rows.extend(read_rows_file(file, system_prompt))
+    pairs = pairs_of_document(document)
+    for file in files.pairs:
+        pairs.extend(read_pairs_file(file, system_prompt))
+    scalars = [scalar for file in files.scalars for scalar in read_scalars_file(file)]
+    return Material(document, path, spec, files, rows, pairs, scalars)
+
+
+def say_what_is_not_used(document: Document, view: TrainView) -> None:
+    """Name what the document states and this version of dlm does not read."""
+    header = document.header
+    stated = {
+        "training.adapters": bool(header.training.adapters),
+        "export": "export" in header.model_fields_set,
+        "judge": header.judge is not None,
+        "evals": bool(header.evals),
+    }
+    unused = [key for key, is_stated in stated.items() if is_stated]
+    if unused:
+        view.note(f"read and checked, but not used by this version of dlm: {', '.join(unused)}")
