@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from dlm.errors import StoreError
+from dlm.training.world import current
 
 __all__ = [
     "Progress",
@@ -132,8 +133,22 @@ def load_newest(
 ) -> Progress:
     """Put the newest readable checkpoint into place; returns where it stood, or step 0 when there is none.
 
-    A damaged checkpoint is spoken of and removed, so that the run can write that step anew.
+    A damaged checkpoint is spoken of and removed, so that the run can write that step anew. Of several processes the main
+    one goes first; all of them read the same folder.
     """
+    world = current()
+    if world.is_main:
+        progress = _load_newest(folder, model, optimizer, warn)
+    world.wait()
+    if not world.is_main:
+        progress = _load_newest(folder, model, optimizer, warn)
+    world.wait()
+    return progress
+
+
+def _load_newest(
+    folder: Path, model: Any, optimizer: torch.optim.Optimizer, warn: Callable[[str], None]
+) -> Progress:
     for step in reversed(saved_steps(folder)):
         checkpoint = step_folder(folder, step)
         try:

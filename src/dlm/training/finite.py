@@ -10,6 +10,7 @@ import torch
 
 from dlm.errors import NonFiniteError
 from dlm.training.objectives import Objective
+from dlm.training.sharding import is_sharded
 from dlm.training.world import World
 
 __all__ = ["blame", "require_finite"]
@@ -40,7 +41,7 @@ def blame(
     model.eval()
     guilty: list[str] = []
     with torch.no_grad():
-        for row in world.share(window):
+        for row in window if is_sharded(model) else world.share(window):
             parts = objective.forward(model, [row]).loss.values()
             if not math.isfinite(sum(float(part) for part in parts)):
                 guilty.append(row.row.place)

@@ -28,6 +28,7 @@ from dlm.training.objectives import Objective
 from dlm.training.optimizer import Gradients, learning_rate, make_optimizer, trainable
 from dlm.training.planning import Plan, Sampler, derived_seed
 from dlm.training.scoring import HeldOut, Selection, add, evaluate, means, same_names
+from dlm.training.sharding import in_step
 from dlm.training.world import current
 
 __all__ = [
@@ -172,6 +173,7 @@ class _Run:
                 is_best = self.recipe.keep_best and progress.best_step == progress.step
                 if at_end or asked or early or is_best or progress.step % self.plan.save_every == 0:
                     self._save(progress)
+        self.world.wait()  # until the last checkpoint is there for every process
         return LoopResult(progress, last, stopped=asked or early, interrupted=bool(asked))
 
     def _stop_asked(self) -> str:
@@ -207,10 +209,14 @@ class _Run:
         self.model.train()
         totals: dict[str, torch.Tensor] = {}
         self.gradients.clear()
-        for rows in self.plan.cut(world.share(window), self.objective.layout):
+        parts = self.plan.cut(world.share(window), self.objective.layout)
+        for number, rows in enumerate(in_step(world, self.model, parts, window[:1])):
             shares = means(self.objective.forward(self.model, rows), counts)
-            shares["loss"].backward()
-            add(totals, shares)
+            if number < len(parts):
+                shares["loss"].backward()
+                add(totals, shares)
+            else:  # another process has more to do, and cannot run a spread model alone
+                (0.0 * shares["loss"]).backward()
         self.gradients.sum_over(world)
         norm = self.gradients.clip(self.recipe.max_grad_norm or math.inf)
         names = same_names(world, totals, len(window))

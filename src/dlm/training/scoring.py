@@ -11,6 +11,7 @@ import torch
 
 from dlm.training.objectives import Objective, Outcome
 from dlm.training.planning import Plan
+from dlm.training.sharding import in_step
 from dlm.training.world import World, current
 
 __all__ = ["HeldOut", "Selection", "add", "evaluate", "means", "same_names"]
@@ -64,8 +65,11 @@ def evaluate(model: Any, held_out: HeldOut, plan: Plan) -> dict[str, float]:
     by_length = sorted(held_out.rows, key=lambda row: objective.layout.positions([row]))  # less padding
     totals: dict[str, torch.Tensor] = {}
     with torch.no_grad():
-        for rows in plan.cut(world.share(by_length), objective.layout):
-            add(totals, means(objective.forward(model, rows), counts))
+        parts = plan.cut(world.share(by_length), objective.layout)
+        for number, rows in enumerate(in_step(world, model, parts, by_length[:1])):
+            outcome = objective.forward(model, rows)
+            if number < len(parts):
+                add(totals, means(outcome, counts))
     names = same_names(world, totals, len(held_out.rows))
     sums = world.sum([totals.get(name) for name in names], objective.layout.device).tolist()
     metrics = dict(zip(names, sums, strict=True))

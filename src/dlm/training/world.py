@@ -79,7 +79,7 @@ class World:
         """Give every process the main one's tensors."""
         if self.size > 1:
             for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+                dist.broadcast(tensor.detach(), src=0)
 
     def wait(self) -> None:
         """Return once every process is here."""
