@@ -114,14 +114,15 @@ def test_a_tree_laid_out_by_hand() -> None:
     assert batch.targets.tolist() == [1, 2, 3, 4, 5]
     assert batch.owner.tolist() == [0, 0, 0, 1, 1]
     assert batch.blocks is not None
-    seen = (batch.blocks[0].bias == 0).long().tolist()
-    assert seen == [
-        [1, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0],
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 0, 0, 1],
+    prompt, first, second = batch.blocks[0].pieces
+    assert [(p.queries, p.seen) for p in (prompt, first, second)] == [
+        (slice(0, 2), slice(0, 0)),
+        (slice(2, 4), slice(0, 2)),
+        (slice(4, 5), slice(0, 2)),
     ]
+    assert (prompt.bias == 0).long().tolist() == [[1, 0], [1, 1]]
+    assert (first.bias == 0).long().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    assert (second.bias == 0).long().tolist() == [[1, 1, 1]]
     whole = arrange([Grown((7, 8), ((1, 2, 3), (4, 5)))], "shared", 0, whole=True)
     assert whole.input_ids.tolist() == [[7, 8, 1, 2, 3, 4, 5]]
     assert whole.ends.tolist() == [4, 6]

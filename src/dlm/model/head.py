@@ -140,19 +140,17 @@ class _HeadScores(torch.autograd.Function):  # type: ignore[misc]
             if temperature != 1.0:
                 logits /= temperature
             at_target = logits.gather(1, target)
-            total = logits.logsumexp(1, keepdim=True)
-            logprobs[tile] = (at_target - total).squeeze(1)
-            correct[tile] = logits.argmax(1) == target.squeeze(1)
-            if not (needs_grad or entropy):
-                continue
+            top = logits.amax(1, keepdim=True)
+            correct[tile] = (at_target >= top).squeeze(1)
+            below = logits.sub_(top)
+            p = below.exp() if entropy else below.exp_()  # of the likeliest token: 1
+            total = p.sum(1, keepdim=True)
+            logprobs[tile] = (at_target - top - total.log()).squeeze(1)
             if entropy:
-                p = (logits - total).exp_()
-                spread[tile] = total.squeeze(1) - (p * logits).sum(1)
-            else:
-                p = logits.sub_(total).exp_()
+                spread[tile] = (total.log() - (p * below).sum(1, keepdim=True) / total).squeeze(1)
             if needs_grad:
-                product = p.to(weight.dtype) @ weight if weight.dtype == torch.bfloat16 else p @ full
-                slopes[tile] = (full[target.squeeze(1)] - product.float()) / temperature
+                mean = (p.to(weight.dtype) @ weight).float() / total  # (rows, E): Σ p W
+                slopes[tile] = (full[target.squeeze(1)] - mean) / temperature
         ctx.save_for_backward(slopes)
         ctx.dtype = states.dtype
         ctx.mark_non_differentiable(correct, spread)

@@ -1,9 +1,10 @@
 """Attention over trees that lie end to end in one row.
 
-The linear layers see one long row without padding; attention is taken tree by tree, so that its cost is the sum of the
-trees' squares, no tree sees another, and a tree's result does not depend on what lies beside it.
+The linear layers see one long row without padding; attention is taken piece by piece (a tree's prompt, then each of its
+branches, which sees the prompt and itself), so that nothing masked is computed, no tree sees another, and a tree's result
+does not depend on what lies beside it.
 
-Notation: T tokens of the row, L of one tree, H query heads, K key heads, G = H / K, D head width.
+Notation: T tokens of the row, L queries and S keys of one piece, H query heads, K key heads, G = H / K, D head width.
 """
 
 from __future__ import annotations
@@ -23,27 +24,40 @@ from dlm.errors import TrainingError
 __all__ = ["Block", "stream_attention"]
 
 _NAME = "dlm_stream"
-_blocks: ContextVar[tuple[Block, ...]] = ContextVar("blocks")
+_stream: ContextVar[tuple[tuple[Block, ...], torch.dtype]] = ContextVar("stream")  # and the weights' type
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Queries that see the same keys: those of a tree's prompt (`seen` empty), or of one branch."""
+
+    queries: slice
+    seen: slice  # tokens before the queries' own that all of them see: the prompt
+    bias: Tensor  # (L, S) fp32: 0 where a query (row) sees a key (column), -inf elsewhere
 
 
 @dataclass(frozen=True)
 class Block:
-    """One tree of the row: tokens `start` to `stop`, and who may see whom inside."""
+    """One tree of the row, in pieces."""
 
-    start: int
-    stop: int
-    bias: Tensor  # (L, L) fp32, 0 where a query (row) sees a key (column), -inf elsewhere
+    pieces: tuple[Piece, ...]
 
     @classmethod
     def of(cls, start: int, prompt: int, branches: Sequence[int], device: str) -> Block:
-        """A prompt of `prompt` tokens at `start`, followed by branches of the given sizes."""
-        visible = cls.visible(prompt, branches)
-        bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
-        return cls(start, start + len(visible), bias.to(device))
+        """A prompt of `prompt` tokens at `start`, followed by branches of the given sizes (in tokens)."""
+        if len(branches) == 1:  # a plain row: one causal piece
+            return cls((_piece(start, 0, start, prompt + branches[0], device),))
+        pieces = [_piece(start, 0, start, prompt, device)]
+        first = start + prompt
+        for size in branches:
+            if size:
+                pieces.append(_piece(start, prompt, first, size, device))
+            first += size
+        return cls(tuple(pieces))
 
     @staticmethod
     def visible(prompt: int, branches: Sequence[int]) -> Tensor:
-        """(L, L) bool: causal, the prompt for everyone, a branch for itself alone."""
+        """(tokens, tokens) bool: causal, the prompt for everyone, a branch for itself alone."""
         total = prompt + sum(branches)
         mask = torch.ones(total, total, dtype=torch.bool).tril()
         first = prompt
@@ -53,17 +67,23 @@ class Block:
         return mask
 
 
+def _piece(start: int, prompt: int, first: int, size: int, device: str) -> Piece:
+    visible = torch.ones(size, prompt + size, dtype=torch.bool).tril(prompt)
+    bias = torch.zeros(visible.shape).masked_fill_(~visible, -torch.inf)
+    return Piece(slice(first, first + size), slice(start, start + prompt), bias.to(device))
+
+
 @contextmanager
 def stream_attention(model: Any, blocks: tuple[Block, ...]) -> Iterator[None]:
     """Let a transformers model attend within `blocks` while the context lasts."""
     before = model.config._attn_implementation
-    token = _blocks.set(blocks)
+    token = _stream.set((blocks, next(model.parameters()).dtype))
     model.config._attn_implementation = _NAME
     try:
         yield
     finally:
         model.config._attn_implementation = before
-        _blocks.reset(token)
+        _stream.reset(token)
 
 
 def _attend(
@@ -84,7 +104,10 @@ def _attend(
             next_step="--set layout=plain",
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    result: Tensor = _TreeAttention.apply(query[0], key[0], value[0], scale, _blocks.get())
+    blocks, weights = _stream.get()
+    # an fp32 stream over bf16 weights (see `acceleration`) takes its products as the layers do
+    kind = weights if weights == torch.bfloat16 else query.dtype
+    result: Tensor = _TreeAttention.apply(query[0], key[0], value[0], scale, blocks, kind)
     return result[None], None
 
 
@@ -92,55 +115,77 @@ AttentionInterface.register(_NAME, _attend)
 
 
 class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
-    """softmax(q kᵀ · scale + bias) v, tree by tree; the weights are computed anew in the backward pass, not kept.
+    """softmax(q kᵀ · scale + bias) v, piece by piece; the weights are computed anew in the backward pass, not kept.
 
     Plain matrix products beat the fused CPU kernel here, forward and backward: grouped heads need no copies of keys.
+    `kind` is the type in which products are taken, but for the scores, which enter an exponential.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, blocks: tuple[Block, ...]
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        blocks: tuple[Block, ...],
+        kind: torch.dtype,
     ) -> Tensor:
         heads, total, width = query.shape
         result = query.new_empty(total, heads, width)
-        for block in blocks:
-            q, k, v = _pieces(block, query, key, value)
-            mixed = _weights(q, k, scale, block.bias) @ v  # (K, G·L, D)
-            result[block.start : block.stop] = mixed.view(heads, -1, width).transpose(0, 1)
+        for piece in _pieces(blocks):
+            q, k, v = _operands(piece, query, key, value)
+            mixed = _weights(q, k, scale, piece.bias).to(kind) @ v.to(kind)  # (K, G·L, D)
+            result[piece.queries] = mixed.view(heads, -1, width).transpose(0, 1)
         ctx.save_for_backward(query, key, value)
-        ctx.scale, ctx.blocks = scale, blocks
+        ctx.scale, ctx.blocks, ctx.kind = scale, blocks, kind
         return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value = ctx.saved_tensors
+        kind: torch.dtype = ctx.kind
         heads, _, width = query.shape
         groups = key.shape[0]
-        d_query, d_key, d_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
-        for block in ctx.blocks:
-            span = slice(block.start, block.stop)
-            q, k, v = _pieces(block, query, key, value)
-            g = grad[span].transpose(0, 1).reshape(groups, -1, width)  # (K, G·L, D)
-            p = _weights(q, k, ctx.scale, block.bias)  # (K, G·L, L)
-            d_value[:, span] = p.transpose(1, 2) @ g
-            dp = g @ v.transpose(1, 2)
+        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for piece in _pieces(ctx.blocks):
+            q, k, v = _operands(piece, query, key, value)
+            g = grad[piece.queries].transpose(0, 1).reshape(groups, -1, width).to(kind)  # (K, G·L, D)
+            p = _weights(q, k, ctx.scale, piece.bias)  # (K, G·L, S)
+            _add_to(d_value, piece, p.to(kind).transpose(1, 2) @ g)
+            dp = (g @ v.to(kind).transpose(1, 2)).to(p.dtype)
             inner = (dp * p).sum(-1, keepdim=True)
-            ds = dp.sub_(inner).mul_(p).mul_(ctx.scale)
-            d_query[:, span] = (ds @ k).view(heads, -1, width)
-            d_key[:, span] = ds.transpose(1, 2) @ q
-        return d_query, d_key, d_value, None, None
+            ds = dp.sub_(inner).mul_(p).mul_(ctx.scale).to(kind)
+            d_query[:, piece.queries] = (ds @ k.to(kind)).view(heads, -1, width).to(query.dtype)
+            _add_to(d_key, piece, ds.transpose(1, 2) @ q.to(kind))
+        return d_query, d_key, d_value, None, None, None
 
 
-def _pieces(block: Block, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One tree's queries, grouped by the key head they read, (K, G·L, D); its keys and values, (K, L, D)."""
-    span = slice(block.start, block.stop)
+def _pieces(blocks: Sequence[Block]) -> Iterator[Piece]:
+    for block in blocks:
+        yield from block.pieces
+
+
+def _operands(piece: Piece, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A piece's queries, grouped by the key head they read, (K, G·L, D); the keys and values they see, (K, S, D)."""
     groups, width = key.shape[0], key.shape[-1]
-    return query[:, span].reshape(groups, -1, width), key[:, span], value[:, span]
+    q = query[:, piece.queries].reshape(groups, -1, width)
+    if piece.seen.start == piece.seen.stop:
+        return q, key[:, piece.queries], value[:, piece.queries]
+    k, v = (torch.cat([one[:, piece.seen], one[:, piece.queries]], 1) for one in (key, value))
+    return q, k, v
+
+
+def _add_to(total: Tensor, piece: Piece, part: Tensor) -> None:
+    """Add a piece's gradient (K, S, D) to the keys or values that it saw."""
+    seen = piece.seen.stop - piece.seen.start
+    total[:, piece.seen] += part[:, :seen]
+    total[:, piece.queries] += part[:, seen:]
 
 
 def _weights(q: Tensor, k: Tensor, scale: float, bias: Tensor) -> Tensor:
-    """Attention weights (K, G·L, L) in the queries' type; the softmax runs in fp32."""
+    """Attention weights (K, G·L, S), in fp32."""
     groups, rows, _ = q.shape
-    length = k.shape[1]
-    scores = (q @ k.transpose(1, 2)).float().mul_(scale).view(groups, rows // length, length, length)
-    return torch.softmax(scores.add_(bias), dim=-1).view(groups, rows, length).to(q.dtype)
+    length, seen = bias.shape
+    scores = (q @ k.transpose(1, 2)).float().mul_(scale).view(groups, rows // length, length, seen)
+    return torch.softmax(scores.add_(bias), dim=-1).view(groups, rows, seen)
