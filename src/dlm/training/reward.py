@@ -122,14 +122,19 @@ def prepare_reward(
 
 def _about(counts: ScalarCounts) -> str:
     """What became of scored answers, in a line."""
-    made = f"{_n(counts.scalars, 'scored answer')} to {_n(counts.prompts, 'prompt')} make {_n(counts.pairs, 'pair')}"
-    apart = (
+    parts = [
+        f"{_n(counts.scalars, 'scored answer')} to {_n(counts.prompts, 'prompt')} make {_n(counts.pairs, 'pair')}"
+    ]
+    if counts.repeated:
+        parts.append(f"{_n(counts.repeated, 'score')} of an answer that had one: the mean counts")
+    for count, noun, why in (
         (counts.below_margin, "pair", "whose scores differ too little"),
         (counts.lone, "prompt", "with one answer only"),
-        (counts.repeated, "score", "of an answer that had one"),
         (counts.over_limit, "answer", "of prompts that have very many"),
-    )
-    return "; ".join([made, *(f"left out: {_n(count, noun)} {why}" for count, noun, why in apart if count)])
+    ):
+        if count:
+            parts.append(f"left out: {_n(count, noun)} {why}")
+    return "; ".join(parts)
 
 
 def _n(count: int, noun: str) -> str:
