@@ -66,9 +66,10 @@ def test_train_json(dlm: Dlm, document: Path) -> None:
     )
     result = dlm("train", str(document), "--max-steps", "2", "--rows", "rows.jsonl", "--json")
     data = validate(json.loads(result.stdout))
-    assert data["version"] == "v0001"
-    assert data["steps"] == 2
-    assert data["probes"][0]["after"]["reference"] == "Because of that."
+    (run,) = data["runs"]
+    assert (run["phase"], run["version"], run["steps"]) == ("sft", "v0001", 2)
+    assert run["probes"][0]["after"]["reference"] == "Because of that."
+    assert not data["dry_run"]
     validate(dlm.json("show", str(document)))
     validate(dlm.json("metrics", str(document)))
     validate(dlm.json("train", str(document), "--resume", expect=2))

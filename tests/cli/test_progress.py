@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from dlm.cli.output import Output
-from dlm.cli.progress import TrainProgress, briefing_items
+from dlm.cli.briefing import briefing_items, finding_lines
+from dlm.cli.progress import TrainProgress
 
 pytestmark = pytest.mark.torch
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.torch
 @pytest.fixture
 def briefing() -> Any:
     from dlm.recipe import Choice, Recipe, resolve
-    from dlm.training import Estimate, Plan, Preflight, Row
+    from dlm.training import Estimate, Finding, Plan, Preflight, Row, Spread
     from dlm.training.examples import SkippedRow
     from dlm.workflow.train import Briefing
 
@@ -31,10 +32,8 @@ def briefing() -> Any:
     row = Row("chat", "a\x1b[31m", "b", "notes.dlm", 9)
     preflight = Preflight(
         rows={"train": 40, "validation": 4, "probes": 0},
-        tokens_min=3,
-        tokens_median=20,
-        tokens_max=99,
-        tokens_total=900,
+        origins={"notes.dlm": 40},
+        tokens={"whole": Spread(3, 20, 99, 900), "prompt": Spread(1, 8, 50, 300)},
         max_len=Choice(2048, "the base's context"),
         skipped=[SkippedRow(row, "3,000 tokens")],
         split_prose=2,
@@ -43,6 +42,7 @@ def briefing() -> Any:
         plan=plan,
         epochs=Choice(20.0, "raised so that\x1b[2J"),
         micro=Choice(4, "rows are short"),
+        order=Choice(True, "less padding"),
         trainable_parameters=10,
         total_parameters=1000,
     )
@@ -50,14 +50,20 @@ def briefing() -> Any:
     estimate = Estimate(61.0, 512.0)
     device = Choice("cpu", "no GPU"), Choice("fp32", "exact"), Choice(1, "small")
     return Briefing(
+        "sft",
+        "sft",
+        Choice("the base", "a fresh adapter"),
         1,
         0,
         Path("notes.dlm"),
         "pocket",
         *device,
+        Choice("packed", "12 ms a step"),
+        Choice("onednn", "twice as fast"),
         {"prose": 0, "instruction": 2},
         resolved,
         preflight,
+        [Finding("too_long", "warning", "left out: 3,000 tokens", ("notes.dlm:9",))],
         estimate,
     )
 
@@ -83,7 +89,7 @@ def test_off_a_terminal_about_twenty_plain_lines(briefing: Any, capsys: pytest.C
     assert steps[-1].startswith("step 100/100  loss 0.0100")
     assert "validation loss 0.5000" in steps[-1]
     assert "\x1b" not in shown.err
-    assert any("notes.dlm:9: 3,000 tokens" in warning for warning in output.warnings)
+    assert any("notes.dlm:9: left out: 3,000 tokens" in warning for warning in output.warnings)
     assert any("<|end|>" in warning for warning in output.warnings)
 
 
@@ -95,7 +101,12 @@ def test_the_preflight_shows_values_with_their_reasons(briefing: Any) -> None:
     assert "the base's context" in items["tokens"]
     assert items["estimate"] == "1:01 min, 512 MB of memory"
     assert "2 texts" in items["prose"]
-    assert "1 row" in items["left out"]
+    assert items["left out"] == "1 too long"
+    assert items["starts from"] == "the base (a fresh adapter)"
+    assert items["layout"] == "packed (12 ms a step)"
+    assert items["products"] == "onednn (twice as fast)"
+    assert items["order"] == "by length (less padding)"
+    assert "median 20 (prompt 8)" in items["tokens"]
 
 
 def with_rows(briefing: Any, **changes: Any) -> str:
@@ -213,5 +224,5 @@ def test_a_resumed_run_counts_its_time_from_where_it_went_on(
             clock.now += 1.0
             view.step(step, 100, {"train_loss": 1.0})
     lines = capsys.readouterr().err.splitlines()
-    assert "run 1, going on after step 90" in lines
+    assert "run 1: sft phase from the base, going on after step 90" in lines
     assert "step 96/100  loss 1.0000  4.0 s left" in lines

@@ -12,9 +12,10 @@ import sys
 from pathlib import Path
 
 import click
+from pydantic.fields import FieldInfo
 
 from dlm.cli.main import COMMANDS, app
-from dlm.recipe import Recipe
+from dlm.recipe import PHASE_KNOBS, Recipe
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
@@ -38,6 +39,15 @@ are the texts `"NaN"`, `"Infinity"`, `"-Infinity"`.
 Every option also reads a variable, named in the tables below; a flag counts as set with `1` or `true`, and an option
 that may be repeated takes several values with spaces between them (paths: as in `PATH`). `NO_COLOR` turns colours off.
 """
+
+
+_WHERE = {
+    "preference": """
+        In `--set` they are written as here (`--set preference.beta=0.2`). In the header they stand under
+        `training.preference`, the numbers `beta` to `num_epochs` under its `hyperparams`.""",
+    "reward": """
+        In `--set` they are written as here (`--set reward.center=0`), in the header under `training.reward`.""",
+}
 
 
 def page() -> str:
@@ -90,14 +100,28 @@ def _knobs() -> str:
         "| knob | does | default |",
         "|---|---|---|",
     ]
-    for name, field in Recipe.model_fields.items():
-        default = "unset" if field.default is None else str(field.default)
-        lines.append(f"| `{name}` | {field.description} | {default} |")
+    lines += [_knob(name, field) for name, field in Recipe.model_fields.items()]
+    for phase, model in PHASE_KNOBS.items():
+        lines += [
+            "",
+            f"### Knobs of the {phase} phase",
+            "",
+            *inspect.cleandoc(_WHERE[phase]).split("\n"),
+            "",
+            "| knob | does | default |",
+            "|---|---|---|",
+        ]
+        lines += [_knob(f"{phase}.{name}", field) for name, field in model.model_fields.items()]
     lines += [
         "",
         "A base may bring its own default for some of them; `dlm train` shows which, and why, before it starts.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _knob(name: str, field: FieldInfo) -> str:
+    default = "unset" if field.default is None else str(field.default)
+    return f"| `{name}` | {field.description} | {default} |"
 
 
 def main() -> None:

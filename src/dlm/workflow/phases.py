@@ -11,7 +11,7 @@ from dlm.store import Version
 from dlm.workflow.material import Material
 from dlm.workflow.views import Phase, TrainOptions, TrainView
 
-__all__ = ["plan_phases", "recipe_of", "refuse_unused", "with_adapter_of"]
+__all__ = ["plan_phases", "recipe_of", "refuse_unread", "warn_of_unread", "with_adapter_of"]
 
 _OF_THE_ADAPTER = ("adapter", "lora_r", "lora_alpha", "target_modules")
 
@@ -53,26 +53,35 @@ def _require_pairs(found: Sequence[object], phase: str, expected: str) -> None:
         )
 
 
-def refuse_unused(options: TrainOptions, phases: Sequence[Phase], view: TrainView) -> None:
-    """See that everything that was asked for is read by a phase.
+def refuse_unread(options: TrainOptions) -> None:
+    """See that everything on the command line is read by a phase that may run.
 
     Raises:
-        UsageError: a flag that no phase of this invocation reads, whatever the document holds.
+        UsageError: a knob or file of a phase that does not run, whatever the document holds.
     """
     possible = {"sft", "preference"} if options.phase == "all" else {options.phase}
     for phase in ("preference", "reward"):
-        named = [name for name in options.knobs if name.startswith(f"{phase}.")]
+        named = _knobs_of(phase, options)
         if named and phase not in possible:
             raise UsageError(
-                f"{', '.join(named)}: these are knobs of the {phase} phase, which does not run with --phase {options.phase}",
-                next_step=f"--phase {phase}, or leave them out",
+                f"{', '.join(named)}: only the {phase} phase reads this, and it does not run with --phase {options.phase}",
+                next_step=f"--phase {phase}, or leave it out",
             )
-        if named and phase not in phases:
-            view.warn(f"not used, as the {phase} phase does not run: {', '.join(named)}")
     if options.scalars_files and "reward" not in possible:
         raise UsageError("--scalars is read by the reward phase alone", next_step="--phase reward")
     if options.rows_files and options.phase == "reward":
         raise UsageError("--rows is not read by the reward phase", next_step="leave it out, or --pairs FILE")
+
+
+def warn_of_unread(options: TrainOptions, phases: Sequence[Phase], view: TrainView) -> None:
+    """Say which knobs are not read because the document has nothing for their phase."""
+    named = _knobs_of("preference", options)
+    if named and "preference" not in phases:
+        view.warn(f"not read, as the preference phase does not run: {', '.join(named)}")
+
+
+def _knobs_of(phase: str, options: TrainOptions) -> list[str]:
+    return [name for name in options.knobs if name.startswith(f"{phase}.")]
 
 
 def recipe_of(phase: Phase, material: Material, knobs: Mapping[str, Any]) -> ResolvedRecipe:

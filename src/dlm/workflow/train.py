@@ -21,7 +21,7 @@ from dlm.workflow.interrupt import stop_on_signals
 from dlm.workflow.loading import preview
 from dlm.workflow.material import Files, Material, base_of, read_material, say_what_is_not_used
 from dlm.workflow.phase_run import Invocation, PhaseRun
-from dlm.workflow.phases import plan_phases, recipe_of, refuse_unused, with_adapter_of
+from dlm.workflow.phases import plan_phases, recipe_of, refuse_unread, warn_of_unread, with_adapter_of
 from dlm.workflow.resuming import RunFacts
 from dlm.workflow.views import (
     Briefing,
@@ -57,6 +57,7 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
     """
     if options.resume and options.fresh:
         raise UsageError("--resume and --fresh exclude each other", next_step="name one of them")
+    refuse_unread(options)
     document = _open(document_path, view)
     spec = base_of(document, document_path)
     with Home.open().store(document.header.dlm_id) as store:
@@ -74,7 +75,7 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
             if unfinished is not None and options.resume:
                 return _go_on(invocation, unfinished, options)
             phases = plan_phases(options, material, view)
-            refuse_unused(options, phases, view)
+            warn_of_unread(options, phases, view)
             return TrainReport(_run(invocation, phases, None, discarding=unfinished))
 
 
@@ -87,11 +88,12 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
     Raises:
         DocumentError, UsageError, BaseModelError, TrainingError: the phase would not start.
     """
+    refuse_unread(options)
     document = _open(document_path, view)
     spec = base_of(document, document_path)
     material = read_material(document, document_path, spec, Files.of(options), view)
     phases = plan_phases(options, material, view)
-    refuse_unused(options, phases, view)
+    warn_of_unread(options, phases, view)
     store = Home.open().find(document.header.dlm_id)
     current: Version | None = None
     with tempfile.TemporaryDirectory(prefix="dlm-dry-run-") as scratch:
