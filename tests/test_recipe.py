@@ -103,6 +103,8 @@ def test_a_phase_brings_its_own_rate_and_epochs() -> None:
     ours = for_phase(settled, "preference", knobs, origins)
     assert (ours.recipe.learning_rate, ours.recipe.num_epochs, ours.recipe.min_steps) == (1e-3, 2, 0)
     assert ours.recipe.lora_r == 32
+    assert (settled.recipe.lora_dropout, ours.recipe.lora_dropout) == (0.05, 0.0)
+    assert "without noise" in ours.origins["lora_dropout"]
     assert ours.origins["learning_rate"] == "preference.learning_rate, base: tiny"
     assert ours.origins["num_epochs"] == "preference.num_epochs, header"
     assert ours.stated() == {"lora_r": "header", "preference.num_epochs": "header"}

@@ -60,7 +60,10 @@ class Recipe(BaseModel):
         16, ge=1, description="adapter scale: updates are multiplied by lora_alpha / lora_r"
     )
     lora_dropout: float = Field(
-        0.05, ge=0, le=0.5, description="share of adapter inputs dropped while training"
+        0.05,
+        ge=0,
+        le=0.5,
+        description="share of adapter inputs dropped in supervised training; the other phases drop none",
     )
     target_modules: Literal["auto"] | list[str] = Field(
         "auto", description="layers that get an adapter; auto = every linear layer but the head"
@@ -365,12 +368,15 @@ def resolve_reward(
 def for_phase(
     resolved: ResolvedRecipe, phase: str, knobs: PhaseKnobs, origins: Mapping[str, str]
 ) -> ResolvedRecipe:
-    """The recipe of a phase that brings its own learning rate and epochs; it is not stretched to `min_steps`."""
+    """The recipe of a phase that brings its own learning rate and epochs; it is not stretched to `min_steps`, and drops
+    nothing."""
     own = {name: getattr(knobs, name) for name in _REPLACED}
-    recipe = resolved.recipe.model_copy(update={**own, "min_steps": 0})
+    recipe = resolved.recipe.model_copy(update={**own, "min_steps": 0, "lora_dropout": 0.0})
     replaced = {name: f"{phase}.{name}, {origins[f'{phase}.{name}']}" for name in _REPLACED}
     if resolved.recipe.min_steps:
         replaced["min_steps"] = f"the {phase} phase is not stretched"
+    if resolved.recipe.lora_dropout:
+        replaced["lora_dropout"] = f"the {phase} phase compares log-probs and scores, without noise"
     return ResolvedRecipe(recipe, {**resolved.origins, **replaced, **origins}, knobs, phase)
 
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bases_on_the_spot import make_base
+from bases_on_the_spot import make_base, spec_of
 from dlm.errors import NonFiniteError
-from dlm.model import completion_logprobs
+from dlm.model import completion_logprobs, load_policy
 from dlm.recipe import PreferenceRecipe, Recipe
 from dlm.training import Pair, Prepared, encode_pairs, prepare_preference
 from dlm.training.adapters import adapter_hash
@@ -46,7 +46,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def version(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_version(base, tmp_path_factory.mktemp("versions") / "v0001")
+    return make_version(base, tmp_path_factory.mktemp("versions") / "v0001", lora_dropout=0.5)
 
 
 @dataclass
@@ -103,11 +103,9 @@ def test_every_layout_gives_the_same_reference(setting: Setting, name: str, tmp_
         assert other[key] == pytest.approx(values, rel=1e-5)
 
 
-def first_step(
-    base: Path, version: Path, folder: Path, dropout: float, **choices: Any
-) -> tuple[dict[str, float], Prepared]:
+def first_step(base: Path, version: Path, folder: Path, **choices: Any) -> tuple[dict[str, float], Prepared]:
     """What a preference run says of its first step; the rate is so small that nothing moves within fp32."""
-    recipe = Recipe(max_steps=1, learning_rate=1e-30, lora_dropout=dropout, layout="packed_shared")
+    recipe = Recipe(max_steps=1, learning_rate=1e-30, lora_dropout=0.5, layout="packed_shared")
     policy, model = started(base, recipe, version)
     preference = PreferenceRecipe(**choices)
     prepared = prepare_preference(PAIRS, ROWS, policy, model, recipe, preference, folder / "cache")
@@ -118,40 +116,38 @@ def first_step(
 def test_bug_6_the_first_loss_is_ln_2_and_no_pair_is_ranked(
     base: Path, version: Path, tmp_path: Path
 ) -> None:
-    """From an adapter that does something, as from none: the policy still is its reference."""
-    values, _ = first_step(base, version, tmp_path, 0.0)
+    """From an adapter that does something, dropout .5 in version and recipe: the policy still is its reference."""
+    values, _ = first_step(base, version, tmp_path)
     assert values["train_loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert values["rewards/margins"] == pytest.approx(0, abs=1e-6)
     assert (values["rewards/accuracies"], values["rewards/ties"]) == (0, 1)
     assert (values["val_pref_acc"], values["val_pref_ties"]) == (0.5, 1)
-    away, _ = first_step(base, version, tmp_path, 0.0, reference="base")
+    away, _ = first_step(base, version, tmp_path, reference="base")
     assert abs(away["rewards/margins"]) > 1e-3  # the base is another reference, and it shows
 
 
-def test_bug_7_dropout_is_off_in_the_reference(base: Path, version: Path, tmp_path: Path) -> None:
-    """With dropout .5 the held-out pairs, which are scored without it, still are exactly as likely as under the
-    reference; and two passes over the same pairs give the same bits."""
-    values, prepared = first_step(base, version, tmp_path / "one", 0.5)
-    assert values["valid_loss"] == pytest.approx(math.log(2), abs=1e-6)
-    assert values["valid_rewards/margins"] == pytest.approx(0, abs=1e-6)
-    assert values["train_loss"] != pytest.approx(math.log(2), abs=1e-6)  # there dropout is on
-    _, again = first_step(base, version, tmp_path / "two", 0.5)
-    first, second = (one.objective.reference for one in (prepared, again))  # type: ignore[attr-defined]
-    assert first == second
-    calm, _ = started(base, Recipe(lora_dropout=0.0), version)
-    assert first.keys() == {pair.key for pair in PAIRS}
-    pair = PAIRS[0]
-    row = (calm.chat.prompt_ids(pair.prompt), calm.chat.completion_ids(pair.chosen))
-    assert first[pair.key][0] == pytest.approx(
-        float(completion_logprobs(calm.model, [row])[0].sum()), rel=1e-5
-    )
+@pytest.mark.parametrize("with_adapter", [True, False])
+def test_bug_7_dropout_is_off_in_the_reference(setting: Setting, tmp_path: Path, with_adapter: bool) -> None:
+    """A model that is training, with dropout .5 live: two passes give the same bits, those of a model without dropout,
+    and it is left in training."""
+    quiet, _ = replace(setting, with_adapter=with_adapter).compute()
+    policy = load_policy(spec_of(setting.base), setting.version, device="cpu", trainable=True)
+    model = policy.model.train()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert not torch.equal(model(ids).logits, model(ids).logits)  # live indeed
+    layout = Layout.of("plain", model, policy.tokenizer.pad_token_id, "cpu")
+    scorer = Scorer.of(policy, model, "torch", with_adapter=with_adapter)
+    examples = encode_pairs(SOME, policy.chat, 256).examples
+    passes = [compute_reference(model, layout, examples, None, scorer)[0] for _ in range(2)]
+    assert passes[0] == passes[1] == quiet
+    assert model.training
 
 
 def test_a_resumed_run_keeps_the_reference_it_began_with(base: Path, version: Path, tmp_path: Path) -> None:
     """Even where the cache is gone: it is computed from the version, before a checkpoint is loaded."""
-    _, prepared = first_step(base, version, tmp_path, 0.0)
+    _, prepared = first_step(base, version, tmp_path)
     shutil.rmtree(tmp_path / "cache")
-    _, again = first_step(base, version, tmp_path, 0.0)
+    _, again = first_step(base, version, tmp_path)
     assert prepared.objective.reference == again.objective.reference  # type: ignore[attr-defined]
 
 
@@ -253,11 +249,11 @@ def test_the_key_tells_where_the_prompt_ends() -> None:
 
 
 def test_an_adapters_hash_is_of_what_it_does(base: Path, version: Path) -> None:
-    _, model = started(base, Recipe(lora_dropout=0.0), version)
+    _, model = started(base, Recipe(), version)
     same = adapter_hash(model)
-    _, other = started(base, Recipe(lora_dropout=0.5), version)
-    assert adapter_hash(other) == same  # dropout is off in the reference
-    assert adapter_hash(stir(other, 1e-6)) != same
+    dropping = load_policy(spec_of(base), version, device="cpu", trainable=True).model
+    assert adapter_hash(dropping) == same  # dropout is off in the reference
+    assert adapter_hash(stir(model, 1e-6)) != same
 
 
 # --- the cache on the disk ---------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ __all__ = [
     "quiet_injection",
     "refuse_bad_targets",
     "start_adapter",
+    "without_dropout",
 ]
 
 
@@ -45,24 +46,35 @@ def add_adapter(policy: Policy, recipe: Recipe) -> Any:
 def start_adapter(policy: Policy, recipe: Recipe) -> Any:
     """The adapter that a preference run moves: the one the policy was loaded with, or a fresh one where it has none.
 
-    An adapter keeps its rank, scale and layers; dropout is the recipe's.
+    An adapter keeps its rank, scale and layers. Dropout is off, see `without_dropout`.
 
     Raises:
         UsageError: see `add_adapter`.
         ValueError: the policy was loaded without `trainable`.
     """
     if policy.adapter is None:
-        return add_adapter(policy, recipe)
-    model = policy.model
-    if not any(parameter.requires_grad for parameter in model.parameters()):
+        return without_dropout(add_adapter(policy, recipe))
+    if not any(parameter.requires_grad for parameter in policy.model.parameters()):
         raise ValueError("the policy's adapter was loaded for use: load it with trainable=True")
+    return without_dropout(policy.model)
+
+
+def without_dropout(model: Any) -> Any:
+    """Switch dropout off for good, the adapter's and the base's own, training mode or not; returns the model.
+
+    Pairs are told apart by differences of log-probs, to the reference and to each other, which dropout would drown in
+    noise: it acts on one side and not, or differently, on the other. The authors of DPO train so, and TRL does.
+    """
     for module in model.modules():
         if isinstance(module, LoraLayer):
             for name in module.lora_dropout:
-                rate = recipe.lora_dropout
-                module.lora_dropout[name] = torch.nn.Dropout(rate) if rate else torch.nn.Identity()
+                module.lora_dropout[name] = torch.nn.Identity()
+        elif isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
     for config in model.peft_config.values():
-        config.lora_dropout = recipe.lora_dropout
+        config.lora_dropout = 0.0
     return model
 
 

@@ -15,7 +15,7 @@ from peft import get_peft_model
 
 from dlm.model import Policy, with_score_head, write_reward_facts
 from dlm.recipe import Recipe, RewardRecipe
-from dlm.training.adapters import lora_config, quiet_injection, refuse_bad_targets
+from dlm.training.adapters import lora_config, quiet_injection, refuse_bad_targets, without_dropout
 from dlm.training.checkpoints import save_adapter
 from dlm.training.objectives import RewardObjective
 from dlm.training.pair_files import Scalar, ScalarCounts, pairs_from_scalars
@@ -30,7 +30,7 @@ __all__ = ["add_reward_head", "prepare_reward", "save_reward_model"]
 def add_reward_head(policy: Policy, recipe: Recipe) -> Any:
     """A fresh adapter and a scoring head on the policy's trunk; both follow from the seed alone.
 
-    The policy must have no adapter. Its own model is used up: its layers carry the reward model's adapter now.
+    Dropout is off, see `without_dropout`. The policy must have no adapter. Its own model is used up: its layers carry the reward model's adapter now.
 
     Raises:
         UsageError: `target_modules` names layers this base does not have.
@@ -46,7 +46,7 @@ def add_reward_head(policy: Policy, recipe: Recipe) -> Any:
     torch.manual_seed(recipe.seed)
     config = lora_config(classifier, recipe, task_type="SEQ_CLS", modules_to_save=["score"])
     with refuse_bad_targets(classifier), quiet_injection():
-        return get_peft_model(classifier, config)
+        return without_dropout(get_peft_model(classifier, config))
 
 
 def save_reward_model(model: Any, policy: Policy, folder: Path) -> None:
