@@ -368,11 +368,17 @@ def test_bug_1_a_run_does_not_depend_on_its_micro_batches(
     rows: Sequence[Any] = uneven if kind == "sft" else uneven_pairs
     objective = objective_of(rows, beta=0.5)
     short = replace(PLAN, total_steps=5)
-    whole, _ = run(rows, tmp_path / "a", a := Recorder(), objective=objective, plan=short, dropout=0.0)
+    # AdamW's default epsilon makes steps of gradients that are rounding noise
+    recipe = Recipe(learning_rate=1e-2, adam_epsilon=1e-3)
+    whole, _ = run(
+        rows, tmp_path / "a", a := Recorder(), recipe=recipe, objective=objective, plan=short, dropout=0.0
+    )
     plan = replace(short, **cut)
-    parts, _ = run(rows, tmp_path / "b", b := Recorder(), objective=objective, plan=plan, dropout=0.0)
+    parts, _ = run(
+        rows, tmp_path / "b", b := Recorder(), recipe=recipe, objective=objective, plan=plan, dropout=0.0
+    )
     for name, tensor in weights(whole).items():
-        torch.testing.assert_close(weights(parts)[name], tensor, rtol=0, atol=1e-5, msg=name)
+        torch.testing.assert_close(weights(parts)[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
     for step, values in a.history.items():
         assert b.history[step]["train_loss"] == pytest.approx(values["train_loss"], abs=1e-6)
         assert b.history[step]["grad_norm"] == pytest.approx(values["grad_norm"], rel=1e-4)

@@ -142,14 +142,16 @@ class _Run:
         selection: Selection | None,
     ) -> None:
         self.model, self.objective, self.train, self.held_out = model, objective, train, held_out
-        self.recipe, self.plan, self.optimizer = recipe, plan, optimizer
+        self.recipe, self.optimizer = recipe, optimizer
         self.observer, self.folder, self.selection = observer, folder, selection
         self.device = objective.layout.device
         self.world = current()
         self.gradients = Gradients(trainable(model))
         self.noise = _Noise(recipe.neftune_alpha)
-        lengths = [objective.layout.positions([row]) for row in train] if plan.by_length else None
-        self.sampler = Sampler(plan, recipe.seed, lengths)
+        # a plan may rest on what a process measured: all follow the main one's, or they would read different windows
+        self.plan = self.world.from_main(plan)
+        lengths = [objective.layout.positions([row]) for row in train] if self.plan.by_length else None
+        self.sampler = Sampler(self.plan, recipe.seed, self.world.from_main(lengths))
 
     def until_it_ends(self, progress: Progress) -> LoopResult:
         """Take steps until there is a reason to end."""
