@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shapes import PAD, RawRow, load_base, lora, set_adapter, torch_type, words_tokenizer
-from turns import Baton
+from turns import Baton, resident_mb
 
 BETA = 0.1
 
@@ -36,6 +36,7 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
     model = get_peft_model(model, lora(method))
     set_adapter(model, spec["seed"])
+    before = resident_mb()
     steps = [_rows(rows, number) for number, rows in enumerate(spec["steps"])]
     per_step = len(steps[0])
     recipe = Recipe(
@@ -71,6 +72,7 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
         ceiling = ceiling_gflops(model.config, torch_type(spec["dtype"]), device)
         watcher = _Watcher(baton, len(steps))
         baton.ready(
+            rss_before_mb=before,
             layout=layout.name,
             products=products.value,
             micro_positions=plan.micro_positions,

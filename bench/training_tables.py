@@ -75,7 +75,6 @@ def compare(record: Record) -> list[dict[str, Any]]:
         row["x_default_1_epoch"] = _with_reference(ours, default, 1)
         best = record["sides"]["trl_best"]
         row["memory"] = ours["peak_rss_mb"] / best["peak_rss_mb"]
-        row["memory_grown"] = _grown(ours) / _grown(best)
         row["work"] = ours["counted_gflop"] / best["counted_gflop"]
         row["loss_gap"] = _loss_gap(ours, record["sides"].get("trl_fp32") or best)
         rows.append(row)
@@ -99,10 +98,6 @@ def _with_reference(ours: Mapping[str, Any], theirs: Mapping[str, Any] | None, e
         epochs * b / (epochs * a + r)
         for a, b, r in zip(ours["cpu_s"], theirs["cpu_s"], reference, strict=True)
     )
-
-
-def _grown(side: Mapping[str, Any]) -> float:
-    return float(side["peak_rss_mb"]) - float(side["rss_before_mb"])
 
 
 def _loss_gap(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> float:

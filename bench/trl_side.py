@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shapes import as_text, load_base, lora, set_adapter, torch_type, words_tokenizer
-from turns import Baton
+from turns import Baton, resident_mb
 
 BETA = 0.1
 _TUNED = {"gradient_checkpointing": False}
@@ -38,6 +38,7 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
             "bf16"  # the setting that our side uses, see acceleration.py
         )
     model = load_base(Path(spec["folder"]), spec["method"], setting["dtype"])
+    before = resident_mb()  # of the base, TRL not yet loaded
     with tempfile.TemporaryDirectory() as folder:
         trainer = _trainer(model, spec, setting["config"], folder)
         _require_same_ids(trainer.train_dataset, spec)
@@ -46,7 +47,7 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
         trainer.add_callback(_hand_on(baton, len(spec["steps"])))
         products = torch_type("fp32" if setting["config"].get("bf16") is False else "bf16")
         ceiling = ceiling_gflops(model.config, products, spec["device"])
-        baton.ready(products=setting.get("products", "torch"))
+        baton.ready(rss_before_mb=before, products=setting.get("products", "torch"))
         trainer.train()
         ceiling = max(ceiling, ceiling_gflops(model.config, products, spec["device"]))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

@@ -30,7 +30,7 @@ class Baton:
 
     def ready(self, **facts: Any) -> None:
         """Say what was loaded and measured so far, and wait for the first turn."""
-        self._say(facts | {"rss_before_mb": resident_mb()})
+        self._say(facts)
         self._wait()
 
     def stepped(self, last: bool = False) -> None:
