@@ -140,7 +140,7 @@ def test_pairs_are_staged_once_and_followed(home: Home, store: Store) -> None:
     assert store.mining.stage(run_id, [new]) == (pair,)
     store.mining.set_status([pair.id], "applied", section_id="ab" * 8)
     assert store.mining.stage(run_id, [new])[0].status == "applied"
-    store.mining.set_reverting([pair.id], True)
+    store.mining.begin_revert([pair.id])
     assert store.mining.pair(1).reverting
     store.mining.set_status([pair.id], "reverted")
     store.close()

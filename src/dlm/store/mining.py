@@ -305,12 +305,11 @@ class Mining:
                         (section_id, now, pair_id),
                     )
 
-    def set_reverting(self, pair_ids: Iterable[int], reverting: bool) -> None:
-        """Note that a revert begins, before it touches the document, or that it was given up."""
+    def begin_revert(self, pair_ids: Iterable[int]) -> None:
+        """Note that a revert begins, before it touches the document; the next status takes the note back."""
         with self._writing() as connection:
             connection.executemany(
-                "UPDATE staged_pairs SET reverting = ? WHERE id = ?",
-                [(int(reverting), pair_id) for pair_id in pair_ids],
+                "UPDATE staged_pairs SET reverting = 1 WHERE id = ?", [(pair_id,) for pair_id in pair_ids]
             )
 
     def edit(self, pair_id: int, chosen: str, rejected: str) -> StagedPair:
