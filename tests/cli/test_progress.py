@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from dlm.cli.briefing import briefing_items
 from dlm.cli.output import Output
-from dlm.cli.briefing import briefing_items, finding_lines
 from dlm.cli.progress import TrainProgress
 
 pytestmark = pytest.mark.torch

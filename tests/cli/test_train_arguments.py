@@ -33,9 +33,7 @@ def test_knobs_come_from_set_and_from_their_own_flags() -> None:
     assert _knobs(["keep_best=true"], {"keep_best": True}) == {"keep_best": True}
 
 
-@pytest.mark.parametrize(
-    "assignments", [["seed=3", "seed=4"], ["max_steps=4"], ["preference.method=orpo"]]
-)
+@pytest.mark.parametrize("assignments", [["seed=3", "seed=4"], ["max_steps=4"], ["preference.method=orpo"]])
 def test_a_knob_has_one_value(assignments: list[str]) -> None:
     with pytest.raises(UsageError, match="two values"):
         _knobs(assignments, {"max_steps": 5, "seed": 9, "preference.method": "dpo"})
@@ -102,9 +100,7 @@ def test_a_temperature_is_a_finite_number(value: str, dlm: Dlm, document: Path) 
     ],
     ids=str,
 )
-def test_flags_that_no_phase_reads_are_refused(
-    args: list[str], words: str, dlm: Dlm, document: Path
-) -> None:
+def test_flags_that_no_phase_reads_are_refused(args: list[str], words: str, dlm: Dlm, document: Path) -> None:
     pair = "::preference::\n### Prompt\nWhy?\n### Chosen\nSo.\n### Rejected\nNo.\n"
     if "nothing" not in words:
         document.write_text(document.read_text(encoding="utf-8") + pair, encoding="utf-8")

@@ -145,20 +145,30 @@ def test_check_reads_the_sources(dlm: Dlm) -> None:
     assert "nothing here" not in dlm("check", "a.dlm").stdout
 
 
+ONLY_PAIRS = "::preference::\n### Prompt\nHi\n### Chosen\nA\n### Rejected\nB\n"
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         ("", "it is empty"),
         ("::instruction::\n### Q !probe\nWhy?\n### A\nSo.\n", "only probes"),
-        ("::preference::\n### Prompt\nHi\n### Chosen\nA\n### Rejected\nB\n", "only preferences"),
     ],
-    ids=["empty", "probes", "preferences"],
+    ids=["empty", "probes"],
 )
 def test_check_says_that_nothing_can_be_trained_on(body: str, said: str, dlm: Dlm) -> None:
     Path("a.dlm").write_text(HEADER + body, encoding="utf-8")
     text = dlm("check", "a.dlm").stdout
     assert f"nothing here can be trained on: {said}" in text
     assert "warning" in text
+
+
+def test_check_knows_that_preferences_alone_can_be_trained_on(dlm: Dlm) -> None:
+    Path("a.dlm").write_text(HEADER + ONLY_PAIRS, encoding="utf-8")
+    assert "nothing here" not in dlm("check", "a.dlm").stdout
+    off = HEADER.removesuffix("---\n") + "training: {preference: {enabled: false}}\n---\n"
+    Path("a.dlm").write_text(off + ONLY_PAIRS, encoding="utf-8")
+    assert "only preferences, and training.preference.enabled is false" in dlm("check", "a.dlm").stdout
 
 
 def test_check_warns_of_what_train_refuses(dlm: Dlm) -> None:

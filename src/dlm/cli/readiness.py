@@ -94,13 +94,12 @@ def _of_nothing_to_train(document: Document, gathered: GatheredSources) -> list[
     ):
         return []
     line = sections[0].line if sections else 1 + document.text.count("\n", 0, document.body_start)
-    pairs = any(section.triples for section in sections)
-    if questions and pairs:
-        what = "only probes and preferences"
+    if any(section.triples for section in sections):
+        if document.header.training.preference.enabled is not False:
+            return []  # the preference phase runs alone
+        what = "only preferences, and training.preference.enabled is false"
     elif questions:
         what = "only probes, which are never trained on"
-    elif pairs:
-        what = "only preferences, which are not trained on for now"
     else:
         what = "it is empty"
     message = f"nothing here can be trained on: {what}; add a question with its answer, or some prose"
