@@ -153,15 +153,21 @@ def _choices(size: str, **values: float) -> Mapping[str, Choice[Any]]:
     return {name: Choice(value, reasons[name]) for name, value in values.items()}
 
 
-_POCKET_DEFAULTS = _choices(
-    "a base of a few million parameters",
-    learning_rate=5e-3,
-    lora_r=16,
-    lora_alpha=32,
-    lora_dropout=0.0,
-    min_steps=150,
-    num_epochs=20,
-)
+_POCKET_DEFAULTS = {
+    **_choices(
+        "a base of a few million parameters",
+        learning_rate=5e-3,
+        lora_r=16,
+        lora_alpha=32,
+        lora_dropout=0.0,
+        min_steps=150,
+        num_epochs=20,
+    ),
+    **{
+        f"preference.{name}": Choice(value, "learns 40 brevity pairs and keeps its facts (bench/brevity.py)")
+        for name, value in {"learning_rate": 3e-4, "num_epochs": 5, "sft_weight": 0.5}.items()
+    },
+}
 
 
 def _defaults(millions: float | None) -> Mapping[str, Choice[Any]]:
