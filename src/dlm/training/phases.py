@@ -20,6 +20,7 @@ from dlm.training.checkpoints import Progress
 from dlm.training.loop import HeldOut, LoopResult, Observer, evaluate, peak_memory_mb, run_loop
 from dlm.training.planning import Sampler
 from dlm.training.prepared import Prepared, fixed_sample
+from dlm.training.world import current
 
 __all__ = ["Estimate", "estimate", "first_window", "score_held_out", "score_monitors", "train_phase"]
 
@@ -58,8 +59,9 @@ def estimate(prepared: Prepared, model: Any) -> Estimate:
         ) from None
     model.zero_grad(set_to_none=True)
     per_epoch = sum(layout.positions([tree]) for tree in prepared.train)
-    epochs = plan.total_steps * plan.rows_per_step / plan.n_examples
-    return Estimate(took * epochs * per_epoch / layout.positions(longest), peak_memory_mb(layout.device))
+    epochs = plan.epoch_at(plan.total_steps)
+    seconds = took * epochs * per_epoch / layout.positions(longest) / current().size
+    return Estimate(seconds, peak_memory_mb(layout.device))
 
 
 def first_window(prepared: Prepared, recipe: Recipe) -> list[Any]:
