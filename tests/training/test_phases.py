@@ -217,6 +217,7 @@ SPLITS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.big
 @pytest.mark.parametrize("split", SPLITS, ids=str)
 def test_bug_1_accumulation_is_exact_through_a_whole_run(
     base: Path, tmp_path: Path, split: dict[str, Any]
@@ -300,6 +301,7 @@ def test_bugs_3_and_5_training_ids_are_serving_ids(kind: str, tmp_path: Path) ->
         assert bos is None or bos == policy.chat.end_id or bos not in ids
 
 
+@pytest.mark.big
 @pytest.mark.parametrize("layout", ["plain", "packed_shared"])
 def test_bug_4_a_model_that_pads_with_its_end_token_learns_to_stop(tmp_path: Path, layout: str) -> None:
     """Rows of two lengths, so that the shorter one is padded: its own end token is a label, the padding is not."""
