@@ -19,8 +19,10 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     """A layer that writes into memory set aside in advance.
 
     transformers' own layer copies all keys and values at every token, which for small models costs more than the
-    token itself.
+    token itself. Keys lie in memory with the positions innermost, as their product with a query reads them.
     """
+
+    _room: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -29,30 +31,39 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = key_states, value_states
-            self._room: tuple[torch.Tensor, torch.Tensor] | None = None
+            self._room = None
             return self.keys, self.values
         old, new = self.keys.shape[-2], key_states.shape[-2]
-        room = self._room
-        if room is None or room[0].shape[0] != key_states.shape[0] or room[0].shape[-2] < old + new:
-            size = old + new + _STEP
-            room = (_grown(self.keys, size), _grown(self.values, size))
-            self._room = room
-        for store, states in zip(room, (key_states, value_states), strict=True):
-            store[:, :, old : old + new] = states
-        self.keys, self.values = room[0][:, :, : old + new], room[1][:, :, : old + new]
+        if self._room is None or self._room[1].shape[-2] < old + new:
+            self._room = self._set_aside(old + new + _STEP)
+        keys, values = self._room
+        keys[..., old : old + new] = key_states.transpose(2, 3)
+        values[:, :, old : old + new] = value_states
+        self._show(self._room, old + new)
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
         """Keep the rows of `beam_idx`, in that order, repeated where it repeats."""
-        self.keys, self.values = self.keys[beam_idx], self.values[beam_idx]
-        self._room = None
+        length = self.keys.shape[-2]
+        if self._room is None:
+            self._room = self._set_aside(length + _STEP)
+        keys, values = self._room
+        self._room = keys.index_select(0, beam_idx), values.index_select(0, beam_idx)
+        self._show(self._room, length)
 
+    def _set_aside(self, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Room for `size` positions that holds what is cached: keys (B, H, D, size), values (B, H, size, D)."""
+        rows, heads, length, width = self.keys.shape
+        keys = self.keys.new_empty(rows, heads, width, size)
+        values = self.values.new_empty(rows, heads, size, self.values.shape[-1])
+        keys[..., :length] = self.keys.transpose(2, 3)
+        values[:, :, :length] = self.values
+        return keys, values
 
-def _grown(states: torch.Tensor, size: int) -> torch.Tensor:
-    rows, heads, length, width = states.shape
-    room = states.new_empty(rows, heads, size, width)
-    room[:, :, :length] = states
-    return room
+    def _show(self, room: tuple[torch.Tensor, torch.Tensor], length: int) -> None:
+        """Make the first `length` positions of a room what the model sees."""
+        keys, values = room
+        self.keys, self.values = keys[..., :length].transpose(2, 3), values[:, :, :length]
 
 
 def make_cache(config: Any) -> Cache:
