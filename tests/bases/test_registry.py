@@ -9,7 +9,7 @@ import pytest
 
 from dlm.bases import BASE_NAMES, resolve_base
 from dlm.errors import BaseModelError
-from dlm.recipe import Choice, Recipe, resolve
+from dlm.recipe import Choice, Recipe, resolve, resolve_preference
 
 
 def model_folder(path: Path, **config: object) -> Path:
@@ -26,10 +26,12 @@ def test_defaults_are_knobs_in_range_with_reasons(name: str) -> None:
     for knob, choice in spec.defaults.items():
         assert isinstance(choice, Choice), knob
         assert len(choice.reason) > 10, knob
-    resolved = resolve(Recipe(), spec.defaults, {})
+    recipe = resolve(Recipe(), spec.defaults, {}).recipe
+    preference, _ = resolve_preference({}, spec.defaults, {})
     for knob, choice in spec.defaults.items():
-        assert getattr(resolved.recipe, knob) == choice.value
-        assert type(getattr(resolved.recipe, knob)) is type(choice.value), knob
+        phase, _, name = knob.rpartition(".")
+        value = getattr(preference if phase else recipe, name)
+        assert (value, type(value)) == (choice.value, type(choice.value)), knob
 
 
 def test_every_kind() -> None:
