@@ -1,6 +1,6 @@
 """Review of mined pairs: decide about them, write them into the document, take them out again. No torch."""
 
-from dlm.review.apply import (
+from dlm.review.applying import (
     ApplyPlan,
     ApplyReport,
     LeftOut,
