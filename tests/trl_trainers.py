@@ -61,7 +61,6 @@ class Side:
 
 
 OUR_NAMES = {
-    "log_odds_chosen": "log_odds_ratio",  # what TRL calls log_odds_ratio is the logarithm of its sigmoid
     "accuracy": "rewards/accuracies",  # the reward trainer's name for it
     "margin": "rewards/margins",
 }
