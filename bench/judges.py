@@ -1,14 +1,15 @@
 """What the judge `sway` could score by, measured on the embedded base, whose right answers are known.
 
-For each seed, two documents of 40 questions are learnt with the base's own defaults: one whose answers are all brief, and
-one whose answers mix styles as the base does. Judged are answers to 30 of its questions and to 30 new ones:
+For each seed, three documents of 40 questions are learnt with the base's own defaults: one whose answers are all brief, one
+whose answers are all padded, and one that mixes styles as the base does. Judged are answers to 20 of its questions and to
+20 new ones:
 
     made      right and wrong answers of equal wording, brief and padded: the wrong ones copy another value of the same
               text, or advise on another topic
     sampled   four answers of the version at temperature 1 a question, labelled by the checks of `dlm.tasks.style`
 
 A figure is the share of pairs that a score puts in the right order (ties count half), a mean over questions with a
-bootstrap interval over questions. Seeds 0 and 1 were for choosing; 2, 3 and 4 were not looked at until the choice stood.
+bootstrap interval over questions. Seeds 0 and 1 were for choosing; 2 and 3 were not looked at until the choice stood.
 
     python bench/judges.py [--work FOLDER]
 """
@@ -33,15 +34,15 @@ from report import write_report
 from dlm.bases import resolve_base
 from dlm.judging import Anchor, Item, JudgeContext, make_judge
 from dlm.model import Policy, Settings, completion_logprobs, load_policy, sample
-from dlm.recipe import Recipe
+from dlm.recipe import Recipe, resolve
 from dlm.stats import mean
 from dlm.tasks import style
 from dlm.training import Row, add_adapter, make_optimizer, prepare_sft, train_phase
 from dlm.training.checkpoints import Progress
 
-CHOICE_SEEDS, CHECK_SEEDS = (0, 1), (2, 3, 4)
-DOCUMENTS = ("brief", "mixed")
-ROWS, ASKED, SAMPLES, MOST_TOKENS, FOREIGN = 40, 30, 4, 96, 3
+CHOICE_SEEDS, CHECK_SEEDS = (0, 1), (2, 3)
+DOCUMENTS = ("brief", "mixed", "padded")
+ROWS, ASKED, SAMPLES, MOST_TOKENS, FOREIGN = 40, 20, 4, 96, 3
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
@@ -60,7 +61,7 @@ class Answer:
     base: float = 0.0  # under the base
     foreign: float = 0.0  # under the version, after other questions, their mean
     empty: float = 0.0  # under the version, after an empty question
-    sway: float = 0.0  # what the judge says
+    sway: float = 0.0  # what the judge says of a sampled answer
 
 
 class Silent:
@@ -79,7 +80,7 @@ class Silent:
 def learn(cases: Sequence[style.StyleCase], answers: Sequence[str], seed: int, folder: Path) -> Policy:
     """A version of a document with these questions and answers."""
     spec = resolve_base("pocket")
-    recipe = Recipe(**{name: choice.value for name, choice in spec.defaults.items()}, seed=seed)
+    recipe = resolve(Recipe(), spec.defaults, {"seed": seed}).recipe
     policy = load_policy(spec, device="cpu")
     model = add_adapter(policy, recipe)
     rows = [
@@ -164,7 +165,7 @@ def cell(kind: str, seed: int, work: Path) -> list[Answer]:
     draw = random.Random(f"{kind} {seed}")
     cases = style.generate(1000 + seed, ROWS, split="train")
     names, weights = zip(*style.STYLE_SHARES, strict=True)
-    manners = ["brief"] * ROWS if kind == "brief" else draw.choices(names, weights, k=ROWS)
+    manners = draw.choices(names, weights, k=ROWS) if kind == "mixed" else [kind] * ROWS
     golds = [style.answer(case, manner) for case, manner in zip(cases, manners, strict=True)]
     policy = learn(cases, golds, seed, work / f"{kind}-{seed}")
     asked = [*cases[:ASKED], *style.generate(5000 + seed, ASKED, split="held_out")]
@@ -178,8 +179,9 @@ def cell(kind: str, seed: int, work: Path) -> list[Answer]:
     measure(policy, answers, [case.question for case in cases])
     anchors = tuple(Anchor(case.question, gold) for case, gold in zip(cases, golds, strict=True))
     judge = make_judge("sway", JudgeContext(policy=policy, anchors=anchors))
-    items = [Item(answer.question, answer.text, ids) for answer, ids in answers]
-    for (answer, _), verdict in zip(answers, judge.score(items), strict=True):
+    drawn = [(answer, ids) for answer, ids in answers if answer.source == "sampled"]
+    items = [Item(answer.question, answer.text, ids) for answer, ids in drawn]
+    for (answer, _), verdict in zip(drawn, judge.score(items), strict=True):
         if verdict.score is None:
             raise SystemExit(f"sway gave no score: {verdict.error}")
         answer.sway = verdict.score
@@ -198,8 +200,9 @@ def scores(anchors: Sequence[Answer]) -> dict[str, Score]:
     middle, spread = fmean(moved), pstdev(moved)
     usual = fmean(one.tokens for one in anchors)
 
-    def contrast(share: float) -> Score:
-        return lambda one: (one.own - share * one.foreign) / one.tokens
+    def contrast(base: float, share: float) -> Score:
+        """The mean of version and base in these parts, less a share of what the answer costs after other questions."""
+        return lambda one: ((1 - base) * one.own + base * one.base - share * one.foreign) / one.tokens
 
     return {
         "sum": lambda one: one.own,
@@ -212,11 +215,17 @@ def scores(anchors: Sequence[Answer]) -> dict[str, Score]:
             -abs(((one.own - one.base) / one.tokens - middle) / spread)
         ),
         **{
-            f"against other questions, L = {share:g}": contrast(share)
-            for share in (0.1, 0.25, 0.5, 0.75, 1.0)
+            f"version against other questions, L = {share:g}": contrast(0, share)
+            for share in (0.1, 0.2, 0.3, 0.5, 1.0)
         },
-        "against an empty question, L = 0.25": lambda one: (one.own - 0.25 * one.empty) / one.tokens,
-        "the judge sway": lambda one: one.sway,
+        **{
+            f"version and base against other questions, L = {share:g}": contrast(0.5, share)
+            for share in (0.0, 0.1, 0.2, 0.3, 0.5)
+        },
+        "version and base against an empty question, L = 0.2": lambda one: (
+            (one.own / 2 + one.base / 2 - 0.2 * one.empty) / one.tokens
+        ),
+        "the judge sway": lambda one: one.sway if one.source == "sampled" else contrast(0.5, 0.2)(one),
     }
 
 

@@ -26,7 +26,11 @@ def test_every_command_and_option_exists(page: Path) -> None:
             assert not rest.strip().startswith(("--", "DOC")), f"{page.name}: dlm {name}"
             continue  # prose such as "dlm trains"
         command = app.get_command(context, name)
-        assert command is not None
+        for word in rest.split():
+            if not isinstance(command, click.Group):
+                break
+            command = command.get_command(context, word)
+        assert command is not None, f"{page.name}: dlm {name}{rest}"
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         for option in re.findall(r"(?<!\S)\[?(--[a-z-]+)", rest):
             assert option in known, f"{page.name}: dlm {name} {option}"

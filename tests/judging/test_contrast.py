@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from statistics import fmean
 
 import pytest
@@ -31,19 +32,27 @@ def policy(tmp_path_factory: pytest.TempPathFactory) -> Policy:
     return load_policy(spec_of(base), make_version(base, root / "v0001"), device="cpu")
 
 
-def logprob(policy: Policy, question: str, ids: tuple[int, ...] | list[int]) -> float:
+def logprob(policy: Policy, question: str, ids: Sequence[int]) -> float:
     return float(completion_logprobs(policy.model, [(policy.chat.prompt_ids(question), ids)])[0].sum())
 
 
 def by_hand(policy: Policy, question: str, answer: str, others: list[str]) -> float:
     ids = policy.chat.completion_ids(answer)
+    return value_of(policy, question, ids, others)
+
+
+def value_of(policy: Policy, question: str, ids: Sequence[int], others: list[str]) -> float:
     foreign = fmean(logprob(policy, other, ids) for other in others)
-    return (logprob(policy, question, ids) - foreign / 4) / len(ids)
+    own = logprob(policy, question, ids)
+    with policy.model.disable_adapter():
+        base = logprob(policy, question, ids)
+    assert abs(own - base) > 0.01  # the adapter does something
+    return (own / 2 + base / 2 - foreign / 5) / len(ids)
 
 
 def test_the_formula_by_hand() -> None:
-    assert contrast(-6.0, [-20.0, -28.0], 3) == pytest.approx((-6 + 0.25 * 24) / 3)
-    assert contrast(-6.0, [-6.0], 3) == pytest.approx(-1.5)  # as likely anywhere: a quarter is taken away
+    assert contrast(-6.0, -8.0, [-20.0, -28.0], 2) == pytest.approx((-7 + 24 / 5) / 2)
+    assert contrast(-5.0, -5.0, [-5.0], 1) == pytest.approx(-4.0)  # as likely anywhere: a fifth is taken away
 
 
 def test_a_score_is_the_contrast_against_the_anchors(policy: Policy) -> None:
@@ -83,8 +92,7 @@ def test_sampled_ids_count_rather_than_the_text_s_own(policy: Policy) -> None:
     items = [Item("What?", "answer"), Item("What?", "answer", tuple(whole)), Item("What?", "answer", spelt)]
     first, second, third = (verdict.score for verdict in judge.score(items))
     assert first == second
-    foreign = logprob(policy, "", spelt)
-    assert third == pytest.approx((logprob(policy, "What?", spelt) - foreign / 4) / len(spelt), abs=1e-5)
+    assert third == pytest.approx(value_of(policy, "What?", spelt, [""]), abs=1e-5)
 
 
 def test_scores_do_not_depend_on_the_batch_or_the_anchors_order(policy: Policy) -> None:

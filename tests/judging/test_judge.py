@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 
@@ -64,3 +66,16 @@ def test_attempts_are_counted() -> None:
     assert Verdict(0.5, failures=("timed_out",)).attempts == 2
     assert Verdict(None, error="x").attempts == 1
     assert Verdict(None, error="x", failures=("crashed", "timed_out")).attempts == 2
+
+
+_COMMAND_ALONE = """
+import sys
+from dlm.judging import Item, JudgeContext, make_judge
+judge = make_judge("cli:echo '{\\"score\\": 1}'", JudgeContext())
+print([verdict.score for verdict in judge.score([Item("a", "b")])], "torch" in sys.modules)
+"""
+
+
+def test_a_command_judges_without_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", _COMMAND_ALONE], capture_output=True, text=True, check=True)
+    assert done.stdout == "[1.0] False\n"

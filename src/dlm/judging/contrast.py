@@ -1,22 +1,24 @@
-"""`sway`, the default judge: the version's own taste, made to prefer answers that belong to their question.
+"""`sway`, the default judge: what version and base find likely, made to prefer answers that belong to their question.
 
-Notation: x the prompt, y an answer of n tokens with its end, θ the version, X up to three other questions of the document.
+Notation: x the prompt, y an answer of n tokens with its end, p_v the version, p_b its base, X up to three other questions
+of the document.
 
-    s(x, y) = [ log p_θ(y | x) − λ · mean over x' in X of log p_θ(y | x') ] / n        λ = ¼
+    s(x, y) = [ ½ log p_v(y | x) + ½ log p_b(y | x) − λ · mean over x' in X of log p_v(y | x') ] / n        λ = 0.2
     score   = s(x, y) − mean of s over the document's own good answers (its anchors)
 
 The mean log-probability alone rewards the likeliest text, and with it whatever can be said to any question: openings,
-hedges, padding. What an answer would cost under other questions is that part, and a quarter of it is taken away (the
-contrast of arXiv 1510.03055, eq. 9, there with an unconditional p(y)). Zero is what the document's own answers score; the
-unit is nats per token. A document with one question has no others: an empty one stands in for them.
+hedges, padding. What an answer would cost after other questions is that part, and a fifth of it is taken away (the
+contrast of arXiv 1510.03055, eq. 9, there with an unconditional p(y)). The base has a say because a version that has
+learnt forty answers by heart is sure of its mistakes too, and the base is not. Zero is what the document's own answers
+score; the unit is nats per token. A document with one question has no others: an empty one stands in for them.
 
 `bench/judges.py` measures this and what else was tried on the embedded base, whose right answers are known; the table is
-in `docs/reward-model-integration.md`. The contrast against the base (the implicit reward of arXiv 2305.18290, per token) was the
-first idea: it tells how far training moved, not which answer is right, and orders sampled answers no better than a coin.
+in `docs/reward-model-integration.md`. The log-probability against the base (the implicit reward of arXiv 2305.18290, also
+per token) was the first idea: it tells how far training moved, not which answer is right.
 
-It is weak where the version is: it cannot tell a plausible wrong fact from a right one that the version does not know, it
-has no taste that neither the document nor the base has, and training on its pairs again and again sharpens what the
-version prefers already. Watch held-out questions, not its scores.
+It is weak where its models are: it cannot tell a plausible wrong fact from a right one that neither knows; it prefers the
+briefer of two right answers by itself, whatever the document does; and training on its pairs again and again sharpens what
+the version prefers already. Watch held-out questions, not its scores.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import sha256
 from statistics import fmean
+from typing import Any
+
+from peft import PeftModel
 
 from dlm.errors import UsageError
 from dlm.judging.judge import Anchor, Item, JudgeContext, Verdict, unreadable
@@ -33,21 +39,23 @@ from dlm.model import Policy, completion_logprobs
 
 __all__ = ["ContrastJudge", "contrast"]
 
-FOREIGN_SHARE = 0.25  # λ
+BASE_SHARE = 0.5
+FOREIGN_SHARE = 0.2  # λ
 FOREIGN_QUESTIONS = 3  # of X
 _AT_ONCE = 16  # answers scored before their verdicts are handed on
 _MOST_ANCHORS = 64
 
 
-def contrast(own: float, foreign: Sequence[float], tokens: int) -> float:
+def contrast(own: float, base: float, foreign: Sequence[float], tokens: int) -> float:
     """s(x, y): nats per token.
 
     Args:
-        own: log p(y | x), the sum over tokens.
-        foreign: log p(y | x') for each other question; at least one.
+        own: log p_v(y | x), the sum over tokens.
+        base: log p_b(y | x).
+        foreign: log p_v(y | x') for each other question; at least one.
         tokens: n.
     """
-    return (own - FOREIGN_SHARE * fmean(foreign)) / tokens
+    return ((1 - BASE_SHARE) * own + BASE_SHARE * base - FOREIGN_SHARE * fmean(foreign)) / tokens
 
 
 class ContrastJudge:
@@ -92,8 +100,7 @@ class ContrastJudge:
 
     def _score_all(self, batch: Sequence[_Scored]) -> None:
         """Fill in values and errors."""
-        rows: list[tuple[list[int], Sequence[int]]] = []
-        readable: list[tuple[_Scored, int]] = []  # with the number of its rows
+        readable: list[tuple[_Scored, list[list[int]]]] = []  # with its prompts, its own first
         for one in batch:
             one.error = unreadable(one.item)
             if one.error:
@@ -103,12 +110,22 @@ class ContrastJudge:
             if not prompts:
                 one.error = "the question with its answer is longer than the base can read"
                 continue
-            rows += [(prompt, one.tokens) for prompt in prompts]
-            readable.append((one, len(prompts)))
-        sums = iter([float(tokens.sum()) for tokens in completion_logprobs(self._policy.model, rows)])
-        for one, count in readable:
-            own, *foreign = (next(sums) for _ in range(count))
-            one.value = contrast(own, foreign, len(one.tokens))
+            readable.append((one, prompts))
+        by_version = iter(self._sums([(p, one.tokens) for one, prompts in readable for p in prompts]))
+        own_rows = [(prompts[0], one.tokens) for one, prompts in readable]
+        with self._base():
+            by_base = self._sums(own_rows)
+        for (one, prompts), base in zip(readable, by_base, strict=True):
+            own, *foreign = (next(by_version) for _ in prompts)
+            one.value = contrast(own, base, foreign, len(one.tokens))
+
+    def _sums(self, rows: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[float]:
+        return [float(tokens.sum()) for tokens in completion_logprobs(self._policy.model, rows)]
+
+    def _base(self) -> AbstractContextManager[Any]:
+        """Within it the model is the base; where there is no adapter it is that anyway."""
+        model = self._policy.model
+        return model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
 
     def _prompts(self, item: Item, tokens: int) -> list[list[int]]:
         """The question's own prompt and those of others, as far as they fit; none when its own does not."""
