@@ -78,7 +78,7 @@ def _attend(
     return mixed.view(rows, 1, heads, value.shape[-1]), None
 
 
-def _library(*args: Any, **options: Any) -> Any:
+def _library(*args: Any, **options: Any) -> tuple[Tensor, None]:
     """The library's fused attention with torch's own kernels.
 
     It makes many small products, on each of which oneDNN spends what it costs to look a kernel up: 55 µs per row and
@@ -88,7 +88,8 @@ def _library(*args: Any, **options: Any) -> Any:
     before = settings.fp32_precision
     settings.fp32_precision = "ieee"
     try:
-        return sdpa_attention_forward(*args, **options)
+        result: tuple[Tensor, None] = sdpa_attention_forward(*args, **options)
+        return result
     finally:
         settings.fp32_precision = before
 
