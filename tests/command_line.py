@@ -76,3 +76,15 @@ def ten_questions(dlm_id: str = "01ARZ3NDEKTSV4RRFFQ69G5FAV") -> str:
     return (
         f"---\ndlm_id: {dlm_id}\ndlm_version: 15\nbase_model: pocket\n---\n\n::instruction::\n{body}{probe}"
     )
+
+
+def brevity_pairs(count: int = 24) -> list[tuple[str, str, str]]:
+    """(prompt, chosen, rejected): the short answer is the better one."""
+    return [
+        (
+            f"Where is room {number}?",
+            f"On floor {number % 7}.",
+            f"What a good question! Room {number} is, as far as I know, on floor {number % 7}, where you will find it.",
+        )
+        for number in range(count)
+    ]

@@ -136,7 +136,7 @@ def test_a_report_compares_with_what_the_run_started_from(make_document: Make) -
     assert accuracy.right.n == preference.after["full_valid_pairs"]
     assert accuracy.right.low < accuracy.right.value <= accuracy.right.high
     (before,) = [pair.before for pair in preference.probes]
-    assert before == [pair.after for pair in sft.probes][0]
+    assert before == sft.probes[0].after
 
 
 def test_accuracy_counts_ties_half() -> None:
