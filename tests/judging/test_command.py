@@ -189,6 +189,7 @@ def test_a_command_need_not_read(tmp_path: Path) -> None:
     assert [v.score for v in judge.score(items("a" * 1_000_000))] == [2]
 
 
+@pytest.mark.big
 @pytest.mark.parametrize("mode", MODES)
 def test_a_timeout_ends_what_the_command_started(judge: Make, mode: str, tmp_path: Path) -> None:
     body = """

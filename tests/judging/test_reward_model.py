@@ -125,6 +125,7 @@ def reward_version(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "v0001"
 
 
+@pytest.mark.big
 def test_a_reward_model_of_our_own_phase_judges_what_it_was_taught(
     reward_version: Path, tmp_path: Path
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_reward_model_of_our_own_phase_judges_what_it_was_taught(
     assert [verdict.score for verdict in alone.score(items)] == pytest.approx(scores, abs=1e-4)
 
 
+@pytest.mark.big
 def test_the_document_s_base_serves_only_where_the_version_cannot_name_its_own(
     reward_version: Path, tmp_path: Path
 ) -> None:
