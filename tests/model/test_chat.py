@@ -45,7 +45,7 @@ def test_ids_of_a_turn_are_those_of_the_bases_own_template(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize("system", [None, "Be brief.", "<|bos|><s> as text"])
-def test_exactly_one_bos_where_the_base_uses_one(kind: str, system: str | None) -> None:
+def test_bug_3_exactly_one_bos_where_the_base_uses_one(kind: str, system: str | None) -> None:
     """Bug 3: llama's template and tokenizer both add it, gpt_neox's tokenizer alone does, the others do not."""
     chat = Chat(TOKENIZERS[kind], system)
     bos = chat.tokenizer.bos_token_id
@@ -63,7 +63,7 @@ def test_exactly_one_bos_where_the_base_uses_one(kind: str, system: str | None) 
 @example("llama", "<|end|>")
 @example("gpt2", "<|endoftext|>")
 @example("llama", "a<|end<|end|>|>\r\n ")
-def test_a_completion_decodes_to_the_answer_exactly(kind: str, answer: str) -> None:
+def test_bug_5_a_completion_decodes_to_the_answer_exactly(kind: str, answer: str) -> None:
     """Bug 5, for any text: the span holds the answer and nothing of the prompt or the end token."""
     chat = CHATS[kind]
     ids = chat.completion_ids(answer)
@@ -105,7 +105,7 @@ def test_an_end_of_turn_that_is_not_the_end_of_text_stops_too() -> None:
     assert chat.stop_ids == {im_end, end_of_text, 7}
 
 
-def test_pad_that_equals_eos_leaves_the_end_token_in_the_completion() -> None:
+def test_bug_4_pad_that_equals_eos_leaves_the_end_token_in_the_completion() -> None:
     """Bug 4: nothing here masks by token, so the end token is a label like any other."""
     chat = CHATS["gpt_neox"]
     assert chat.tokenizer.pad_token_id == chat.tokenizer.eos_token_id == chat.completion_ids("ok")[-1]

@@ -94,7 +94,7 @@ def test_an_adapter_samples_and_scores(bases: dict[str, Path], adapter: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["gpt_neox", "gpt2"])
-def test_an_overfitted_model_stops_where_pad_is_eos(kind: str, bases: dict[str, Path]) -> None:
+def test_bug_4_an_overfitted_model_stops_where_pad_is_eos(kind: str, bases: dict[str, Path]) -> None:
     """Bug 4: trained on its own completion ids, a base whose pad token is its end token ends its answers."""
     policy = load_policy(spec_of(bases[kind]), device="cpu")
     assert policy.tokenizer.pad_token_id == policy.chat.end_id

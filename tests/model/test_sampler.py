@@ -184,7 +184,7 @@ def test_top_k_and_top_p_keep_the_likeliest(llama: Policy) -> None:
         assert drawn == set(order.indices[:allowed].tolist())
 
 
-def test_log_probabilities_are_those_that_training_computes(policy: Policy) -> None:
+def test_bug_13_log_probabilities_are_those_that_training_computes(policy: Policy) -> None:
     """Bug 13: an unchanged policy, T = .6 and top_p = .9: the ratio is 1 for every token."""
     settings = Settings(temperature=0.6, top_p=0.9, repetition_penalty=1.2, max_new_tokens=30)
     prompts = prompts_of(policy)

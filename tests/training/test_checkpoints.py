@@ -46,7 +46,7 @@ def assert_resumes_bit_equal(rows: Sequence[Any], folder: Path, stop_after: int,
 
 @pytest.mark.parametrize("stop_after", [1, 4, 9, 13])
 @pytest.mark.parametrize("dora", [False, True])
-def test_a_resumed_run_is_bit_equal(
+def test_bug_12_a_resumed_run_is_bit_equal(
     uneven: list[Example], tmp_path: Path, stop_after: int, dora: bool
 ) -> None:
     """Bug 12, with live dropout; three steps are an epoch, so most stops are in the middle of one."""
@@ -63,7 +63,7 @@ METHODS = [
 
 @pytest.mark.parametrize(("method", "knobs"), METHODS, ids=[name for name, _ in METHODS])
 @pytest.mark.parametrize("layout", ["plain", "packed_shared"])
-def test_a_resumed_preference_run_is_bit_equal(
+def test_bug_12_a_resumed_preference_run_is_bit_equal(
     uneven_pairs: list[PairExample], tmp_path: Path, method: str, knobs: dict[str, Any], layout: str
 ) -> None:
     objective = objective_of(uneven_pairs, layout, **knobs)
@@ -71,14 +71,14 @@ def test_a_resumed_preference_run_is_bit_equal(
     assert_resumes_bit_equal(uneven_pairs, tmp_path, 5, objective=objective, plan=plan)
 
 
-def test_a_run_in_length_order_resumes_bit_equal(tmp_path: Path) -> None:
+def test_bug_12_a_run_in_length_order_resumes_bit_equal(tmp_path: Path) -> None:
     rows = [example("q", "a" * (1 + i * 7 % 23), i) for i in range(30)]
     plan = Plan(30, 4, 4, total_steps=12, eval_every=5, save_every=5, micro_positions=60, by_length=True)
     assert_resumes_bit_equal(rows, tmp_path, 7, plan=plan)
 
 
 @pytest.mark.parametrize("stop_after", [3, 8])
-def test_what_early_stopping_counts_survives_a_stop(
+def test_bug_12_what_early_stopping_counts_survives_a_stop(
     uneven: list[Example], tmp_path: Path, stop_after: int
 ) -> None:
     """A rate far too high: the held-out loss soon gets worse. The resumed run stops at the same step, for the same reason."""

@@ -157,7 +157,7 @@ def test_a_system_message_in_a_rows_file_must_be_the_documents_own(tmp_path: Pat
         read_rows_file(file)
 
 
-def test_an_answer_without_tokens_is_listed() -> None:
+def test_bug_2_an_answer_without_tokens_is_listed() -> None:
     encoded = encode([chat_row("q", "  \n"), chat_row("q", "")], ByteChat(), 64)
     assert not encoded.examples
     assert [skipped.kind for skipped in encoded.skipped] == ["empty", "empty"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bases_on_the_spot import make_base, spec_of
+from dlm.model import Settings, load_policy, sample
 from dlm.training.layout import LAYOUT_NAMES, Layout, arrange
 from small_models import ARCHITECTURES, VOCABULARY, Grown, adapted, config_of, gradients, grown, relative
 
@@ -96,6 +99,24 @@ def test_bug_11_a_row_alone_is_the_row_in_company(model: Any, name: str) -> None
     together = layout.scores(model, BATCHES["pairs"])
     alone = [layout.scores(model, [one]).logprobs for one in BATCHES["pairs"]]
     torch.testing.assert_close(together.logprobs, torch.cat(alone), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LAYOUT_NAMES)
+def test_bug_13_what_was_sampled_is_scored_as_it_was_sampled(name: str, tmp_path: Path) -> None:
+    """Groups of answers at T = .6 and top_p = .9, scored as training scores them: an unchanged policy has a ratio of 1
+    for every token. Both sides mean logits / T over the whole vocabulary."""
+    policy = load_policy(spec_of(make_base(tmp_path / "llama", "llama")), device="cpu")
+    prompts = [tuple(policy.chat.prompt_ids(question)) for question in ("Hi", "What is the question?")]
+    settings = Settings(temperature=0.6, top_p=0.9, max_new_tokens=12)
+    answers = sample(policy, [prompt for prompt in prompts for _ in range(3)], settings, range(6))
+    groups = [Grown(prompts[at], tuple(one.ids for one in answers[3 * at : 3 * at + 3])) for at in (0, 1)]
+    layout = Layout.of(name, policy.model, policy.tokenizer.pad_token_id, "cpu")
+    with torch.no_grad():
+        scored = layout.scores(policy.model, groups, temperature=0.6).logprobs
+        untempered = layout.scores(policy.model, groups).logprobs
+    sampled = torch.tensor([logprob for one in answers for logprob in one.logprobs])
+    torch.testing.assert_close((scored - sampled).exp(), torch.ones_like(sampled), rtol=0, atol=1e-4)
+    assert (untempered - sampled).abs().max() > 0.1
 
 
 @pytest.mark.parametrize("name", OTHERS)

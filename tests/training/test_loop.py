@@ -29,7 +29,7 @@ pytestmark = pytest.mark.torch
 OBJECTIVE = SftObjective(plain_layout())
 
 
-def test_every_trainable_tensor_moves_and_nothing_else(uneven: list[Example], tmp_path: Path) -> None:
+def test_bug_10_every_trainable_tensor_moves_and_nothing_else(uneven: list[Example], tmp_path: Path) -> None:
     """Bug 10: two steps, because the first one moves only B (A's gradient is multiplied by B = 0)."""
     before = tiny_model()
     frozen = {name: p.clone() for name, p in before.named_parameters() if not p.requires_grad}
@@ -100,7 +100,7 @@ def poisoned(value: float) -> torch.nn.Module:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("micro_rows", [1, 4])
-def test_a_row_whose_loss_is_not_a_number_is_named_and_nothing_else(
+def test_bug_2_a_row_whose_loss_is_not_a_number_is_named_and_nothing_else(
     tmp_path: Path, value: float, micro_rows: int
 ) -> None:
     """The rows of its micro-batch and of its window are not to blame; the checkpoint and the weights before stay."""
@@ -200,7 +200,7 @@ def test_neftunes_scale_is_that_of_the_rows_whatever_the_layout(
     assert 0.95 * scale < float(noise.abs().max()) <= scale * 1.001
 
 
-def test_weights_that_are_not_numbers_are_never_saved(uneven: list[Example], tmp_path: Path) -> None:
+def test_bug_2_weights_that_are_not_numbers_are_never_saved(uneven: list[Example], tmp_path: Path) -> None:
     """Bug 2: the update of the last step can overflow although its loss and gradient were finite."""
     model = tiny_model()
     poison = next(p for name, p in model.named_parameters() if "lora_B" in name)

@@ -91,7 +91,7 @@ def test_a_mean_of_means_would_be_another_number(uneven: list[Example]) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_gradient_by_finite_differences(uneven_pairs: list[PairExample], method: str) -> None:
+def test_bug_10_gradient_by_finite_differences(uneven_pairs: list[PairExample], method: str) -> None:
     """Bug 10, along the gradient itself: the steepest direction stands far above fp32's noise."""
     rows: Sequence[Any] = [example("two", "words")] if method == "sft" else uneven_pairs[2:4]
     model = model_for(method)
@@ -115,25 +115,45 @@ def test_the_supervised_loss_by_hand() -> None:
 
 def row_log_probs(model: Any, rows: Sequence[Any]) -> list[list[float]]:
     """Log-prob of each answer, row by row, from the model's own logits."""
+    return [[sum(of_target) for of_target, _ in sides] for sides in scored(model, rows)]
+
+
+def scored(model: Any, rows: Sequence[Any]) -> list[list[tuple[list[float], int]]]:
+    """(log-prob of each token, tokens that are the model's first choice) of each answer of each row."""
     found = []
     for row in rows:
         sides = []
         for branch in row.branches:
             with torch.no_grad():
                 logp = model(input_ids=torch.tensor([row.prompt + branch])).logits[0].float().log_softmax(-1)
-            start = len(row.prompt) - 1
-            sides.append(sum(float(logp[start + at, token]) for at, token in enumerate(branch)))
+            before = logp[len(row.prompt) - 1 : -1]  # what predicts each of the answer's tokens
+            of_target = [float(one[token]) for one, token in zip(before, branch, strict=True)]
+            sides.append((of_target, int((before.argmax(-1) == torch.tensor(branch)).sum())))
         found.append(sides)
     return found
 
 
+def written_by(model: Any, prompt: str, length: int) -> Example:
+    """A row whose answer is the model's own first choice at every token but the last."""
+    ids = list(example(prompt, "").prompt)
+    for _ in range(length):
+        with torch.no_grad():
+            ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+    ids.append((ids[-1] + 1) % 256)
+    return replace(example(prompt, ""), ids=tuple(ids))
+
+
 def test_bug_15_supervised_metrics_are_those_of_the_rows(uneven: list[Example]) -> None:
     model = model_for("sft")
-    values = evaluate(model, HeldOut("valid", SftObjective(plain_layout()), uneven), Plan(9, 9, 2, 1, 1, 1))
-    tokens = sum(row.n_targets for row in uneven)
-    expected = -sum(sides[0] for sides in row_log_probs(model, uneven)) / tokens
+    rows = [*uneven, written_by(model, "What then?", 7)]
+    values = evaluate(model, HeldOut("valid", SftObjective(plain_layout()), rows), Plan(10, 10, 3, 1, 1, 1))
+    tokens = sum(row.n_targets for row in rows)
+    answers = [side for sides in scored(model, rows) for side in sides]
+    expected = -sum(sum(of_target) for of_target, _ in answers) / tokens
     assert values["valid_loss"] == pytest.approx(expected, rel=1e-5)
-    assert 0 <= values["valid_mean_token_accuracy"] <= 1
+    right = sum(first for _, first in answers)
+    assert 7 <= right < tokens
+    assert values["valid_mean_token_accuracy"] == pytest.approx(right / tokens)
     assert "valid_entropy" not in values  # nobody reads it outside training
 
 
@@ -157,7 +177,7 @@ def test_bug_15_preference_metrics_are_those_of_the_pairs(uneven_pairs: list[Pai
     assert values["val_pref_ties"] == 0
 
 
-def test_an_untrained_model_scores_one_half(uneven_pairs: list[PairExample]) -> None:
+def test_bug_15_an_untrained_model_scores_one_half(uneven_pairs: list[PairExample]) -> None:
     """Every pair is a tie: neither right nor wrong, and half a point each."""
     model = tiny_model()
     reference = reference_of(model, uneven_pairs)
@@ -170,7 +190,9 @@ def test_an_untrained_model_scores_one_half(uneven_pairs: list[PairExample]) -> 
 
 
 @pytest.mark.parametrize("cut", [{"micro_rows": 1}, {"micro_batches": 4}, {"micro_positions": 60}], ids=str)
-def test_how_an_evaluation_is_cut_does_not_show(uneven_pairs: list[PairExample], cut: dict[str, int]) -> None:
+def test_bug_15_how_an_evaluation_is_cut_does_not_show(
+    uneven_pairs: list[PairExample], cut: dict[str, int]
+) -> None:
     model = model_for("dpo")
     held_out = HeldOut("valid", objective_for("dpo", plain_layout(), uneven_pairs), uneven_pairs)
     whole = evaluate(model, held_out, TOGETHER)

@@ -277,7 +277,7 @@ def test_a_fresh_adapter_follows_from_the_seed_alone_and_changes_nothing_yet(bas
 
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_bugs_3_and_5_training_ids_are_serving_ids(kind: str, tmp_path: Path) -> None:
+def test_bug_3_and_bug_5_training_ids_are_serving_ids(kind: str, tmp_path: Path) -> None:
     """What the model reads first when it answers is the prompt of the row and of the pair, with one BOS where the base
     has one; and what follows it in training is the answer, to the character, and the end token."""
     policy = load_policy(spec_of(make_base(tmp_path / kind, kind)), device="cpu", system_prompt="Be brief.")

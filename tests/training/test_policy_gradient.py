@@ -60,7 +60,7 @@ def worked(
         ("dr_grpo", -2.7 + 2.8, 8),  # two sequences of at most four tokens
     ],
 )
-def test_by_hand(loss_type: GroupLoss, loss_sum: float, denominator: int) -> None:
+def test_bug_14_each_variant_by_hand(loss_type: GroupLoss, loss_sum: float, denominator: int) -> None:
     assert worked(loss_type).loss_sum.item() == pytest.approx(loss_sum, abs=1e-12)
     assert policy_gradient_denominator(LENGTHS, loss_type, max_length=4) == denominator
 
@@ -102,7 +102,7 @@ def test_clipping_has_two_sides() -> None:
         assert logprobs.grad.item() == pytest.approx(slope)
 
 
-def test_advantages_by_hand() -> None:
+def test_bug_14_advantages_by_hand() -> None:
     """Rewards 0, 0, 3: mean 1, deviations −1, −1, 2, variance (1 + 1 + 4) / (3 − 1) = 3. Equal rewards: nothing."""
     rewards = doubles([0, 0, 3, 1, 1, 1]).reshape(2, 3)
     scale = math.sqrt(3) + 1e-4
@@ -152,7 +152,7 @@ def windows(draw: st.DrawFn) -> tuple[list[int], list[int], int]:
 
 
 @given(windows(), st.sampled_from(VARIANTS))
-def test_the_same_however_split_or_padded(
+def test_bug_14_the_same_however_split_or_padded(
     window: tuple[list[int], list[int], int], loss_type: GroupLoss
 ) -> None:
     """Bug 14. Micro-batch sums over the window's denominator, against the published formula on one padded batch with

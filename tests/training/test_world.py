@@ -93,7 +93,7 @@ def test_both_processes_end_with_the_same_bits_and_one_of_them_writes(two: Path,
 
 
 @process
-def test_two_processes_resume_bit_equal(two: Path) -> None:
+def test_bug_12_two_processes_resume_bit_equal(two: Path) -> None:
     """Bug 12, with live dropout: what a process draws follows from the seed, the step and its rank."""
     whole, again = (load_file(two / f"{name}-0.safetensors") for name in ("dropout", "resumed"))
     assert all(torch.equal(tensor, whole[key]) for key, tensor in again.items())

@@ -167,7 +167,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.process
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_and_resumed_is_the_run_that_never_stopped(
+def test_bug_12_killed_and_resumed_is_the_run_that_never_stopped(
     document: Path, whole: Result, home: Path, moment: str
 ) -> None:
     assert train_and_die(home, document, KNOBS, moment) == -signal.SIGKILL
@@ -194,7 +194,7 @@ def test_killed_twice_and_resumed_twice(document: Path, whole: Result, home: Pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_polite_stop_saves_the_step_it_stands_at(
+def test_bug_12_a_polite_stop_saves_the_step_it_stands_at(
     document: Path, whole: Result, home: Path, number: int
 ) -> None:
     stop_at(document, 6, number)
