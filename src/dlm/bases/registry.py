@@ -165,7 +165,7 @@ _POCKET_DEFAULTS = {
     ),
     **{
         f"preference.{name}": Choice(value, "learns 40 brevity pairs and keeps its facts (bench/brevity.py)")
-        for name, value in {"learning_rate": 3e-4, "num_epochs": 5, "sft_weight": 0.5}.items()
+        for name, value in {"learning_rate": 2e-4, "num_epochs": 5, "sft_weight": 0.5}.items()
     },
 }
 
