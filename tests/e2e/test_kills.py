@@ -50,7 +50,7 @@ def kill(cli: Cli, phase: str, delay_s: float, *, after_checkpoint: bool) -> str
     known, before = set(cli.home.glob(CHECKPOINTS)), look(cli)
     process = cli.start("train", "ten.dlm", "--phase", phase, *KNOBS[phase])
     if after_checkpoint:
-        assert wait_for_a_checkpoint(process, cli, known)
+        assert wait_for_a_checkpoint(process, cli, known), process.communicate()[1]
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(timeout=delay_s)
     process.send_signal(signal.SIGKILL)

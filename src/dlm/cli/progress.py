@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dlm.workflow.views import Briefing
 
-__all__ = ["TrainProgress"]
+__all__ = ["NoProgress", "TrainProgress", "is_follower"]
 
 PLAIN_LINES = 20  # about as many as a run prints where stderr is no terminal
 ROOMY = 90  # columns that the live line takes with everything in it
@@ -33,6 +33,22 @@ _HELD_OUT = {
     "sft_valid_loss": "loss of held-out questions",
     "probe_loss": "probe loss",
 }
+
+
+def is_follower() -> bool:
+    """Whether torchrun or accelerate started this process beside another one, which speaks for all of them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"
+
+
+class NoProgress:
+    """A `TrainView` that shows nothing."""
+
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def briefing(self, briefing: Briefing) -> None: ...
+    def step(self, step: int, total: int, values: Mapping[str, float]) -> None: ...
+    def checkpoint(self, step: int) -> None: ...
+    def stopping(self) -> None: ...
 
 
 class TrainProgress:

@@ -30,6 +30,10 @@ from dlm.training.prepared import Preflight, Prepared, Spread, Stored
 from dlm.training.reference import ReferenceReport
 from dlm.training.reward import add_reward_head, prepare_reward, save_reward_model
 from dlm.training.sft import prepare_sft
+from dlm.training.sharding import is_sharded, shard
+from dlm.training.sharding import wanted as sharding_wanted
+from dlm.training.world import World
+from dlm.training.world import setup as processes
 
 __all__ = [
     "EncodedPairs",
@@ -50,6 +54,7 @@ __all__ = [
     "SkippedPair",
     "Spread",
     "Stored",
+    "World",
     "add_adapter",
     "add_reward_head",
     "checkpoints",
@@ -57,6 +62,7 @@ __all__ = [
     "encode_pairs",
     "estimate",
     "first_window",
+    "is_sharded",
     "make_optimizer",
     "pair_findings",
     "pairs_from_scalars",
@@ -65,6 +71,7 @@ __all__ = [
     "prepare_preference",
     "prepare_reward",
     "prepare_sft",
+    "processes",
     "read_pairs_file",
     "read_rows_file",
     "read_scalars_file",
@@ -75,6 +82,8 @@ __all__ = [
     "score_held_out",
     "score_monitors",
     "select_pairs",
+    "shard",
+    "sharding_wanted",
     "split_pairs",
     "start_adapter",
     "surface_findings",

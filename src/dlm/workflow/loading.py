@@ -24,6 +24,8 @@ from dlm.training import (
     prepare_preference,
     prepare_reward,
     prepare_sft,
+    shard,
+    sharding_wanted,
     start_adapter,
 )
 from dlm.workflow.material import Material
@@ -102,17 +104,17 @@ def load_phase(
         if resumed.base_fingerprint != policy.fingerprint:
             raise changed("the base's files", resumed, material.path)
     if isinstance(resolved.knobs, PreferenceRecipe):
-        model = start_adapter(policy, recipe)
+        model = _spread(start_adapter(policy, recipe), policy)
         prepared = prepare_preference(
             material.pairs, material.rows, policy, model, recipe, resolved.knobs, references, stored
         )
     elif isinstance(resolved.knobs, RewardRecipe):
-        model = add_reward_head(policy, recipe)
+        model = _spread(add_reward_head(policy, recipe), policy)
         prepared = prepare_reward(
             material.pairs, policy, model, recipe, resolved.knobs, scalars=material.scalars, stored=stored
         )
     else:
-        model = add_adapter(policy, recipe)
+        model = _spread(add_adapter(policy, recipe), policy)
         prepared = prepare_sft(
             material.rows,
             material.pairs,
@@ -123,6 +125,13 @@ def load_phase(
             stored=stored,
         )
     return Loaded(policy, model, prepared)
+
+
+def _spread(model: Any, policy: Policy) -> Any:
+    """The model, its frozen layers spread over the processes where the launch asks for it."""
+    if sharding_wanted():
+        shard(model, policy.device.value)
+    return model
 
 
 def brief(

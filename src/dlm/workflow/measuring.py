@@ -16,6 +16,7 @@ from dlm.evaluation import ProbeAnswer, Question, answer_all
 from dlm.stats import share
 from dlm.store import Run, Store, Version
 from dlm.training import LoopResult, score_held_out, score_monitors
+from dlm.workflow.followers import Followers, StartMeasures
 from dlm.workflow.loading import Loaded
 from dlm.workflow.views import Accuracy, ProbePair, RunReport, TrainView
 
@@ -28,8 +29,8 @@ _TAIL = 0.1  # of the steps: what a report's smoothed loss is the mean of
 class Measuring:
     """Measures a run before its first step and after its last one."""
 
-    def __init__(self, store: Store, run: Run, loaded: Loaded) -> None:
-        self._store, self._run, self._loaded = store, run, loaded
+    def __init__(self, store: Store, run: Run, loaded: Loaded, followers: Followers) -> None:
+        self._store, self._run, self._loaded, self._followers = store, run, loaded, followers
         self._questions = [Question(one.row.prompt or "", one.row.text) for one in loaded.prepared.probes]
         self._is_sft = run.kind == "sft"
         self.start_answers: list[ProbeAnswer] = []
@@ -50,18 +51,20 @@ class Measuring:
             found = [{**asdict(one), "places": list(one.places)} for one in prepared.findings]
             self._record_once("findings", {"findings": found})
         stage = "base" if self._is_sft else "start"
-        told = self._recorded("probe_answers", stage)
+        told, kept = self._recorded("probe_answers", stage), self._recorded("held_out", stage)
         if told is not None:
             self.start_answers = [ProbeAnswer(**answer) for answer in told["answers"]]
-        elif self._is_sft or step == 0:
-            self.start_answers = self._answer(of_base=self._is_sft)
-            self._record_answers(stage, self.start_answers)
-        if self._is_sft:
-            return
-        kept = self._recorded("held_out", stage)
         if kept is not None:
             self.before = dict(kept["values"])
-        elif step == 0:
+        measures = StartMeasures(
+            answers=told is None and (self._is_sft or step == 0),
+            held_out=kept is None and not self._is_sft and step == 0,
+        )
+        self._followers.measure(measures)
+        if measures.answers:
+            self.start_answers = self._answer(of_base=self._is_sft)
+            self._record_answers(stage, self.start_answers)
+        if measures.held_out:
             self.before = self._score()
             self._record_once("held_out", {"stage": stage, "values": self.before})
 

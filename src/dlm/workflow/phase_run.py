@@ -25,6 +25,7 @@ from dlm.training import (
     train_phase,
 )
 from dlm.workflow import resuming
+from dlm.workflow.followers import Followers, Ticket
 from dlm.workflow.interrupt import StopRequest
 from dlm.workflow.loading import Loaded, brief, hash_of_data, load_phase, method_of
 from dlm.workflow.material import Material
@@ -47,6 +48,7 @@ class Invocation:
     store: Store
     view: TrainView
     stop: StopRequest
+    followers: Followers
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,20 @@ class PhaseRun:
             return self._train(run, resolved, loaded, measured)
 
     def _load(self, resolved: ResolvedRecipe, precision: str | None, run: Run | None = None) -> Loaded:
+        invocation, start = self.invocation, self.start_from.value
+        material, references = invocation.material, invocation.store.references
+        invocation.followers.load(
+            Ticket(self.phase, resolved, start, material.files, precision, references, run)
+        )
         return load_phase(
             self.phase,
             resolved,
-            self.start_from.value,
-            self.invocation.material,
-            device=self.invocation.device,
+            start,
+            material,
+            device=invocation.device,
             precision=precision,
-            references=self.invocation.store.references,
-            view=self.invocation.view,
+            references=references,
+            view=invocation.view,
             resumed=run,
         )
 
@@ -153,6 +160,7 @@ class PhaseRun:
         store, material, view = self.invocation.store, self.invocation.material, self.invocation.view
         model = loaded.model
         folder = store.checkpoints(run.id)
+        self.invocation.followers.begin(folder)
         optimizer = make_optimizer(model, resolved.recipe)
         progress = checkpoints.load_newest(folder, model, optimizer, view.warn)
         store.metrics.drop_after(run.id, progress.step)
@@ -170,7 +178,7 @@ class PhaseRun:
                 estimate=measured,
             )
         )
-        measuring = Measuring(store, run, loaded)
+        measuring = Measuring(store, run, loaded, self.invocation.followers)
         measuring.at_start(progress.step)
         with store.metrics.writer(run.id) as writer:
             result = self._loop(run, resolved, loaded, optimizer, progress, writer)
@@ -182,6 +190,7 @@ class PhaseRun:
             require_finite(model, step)
             writer.log(result.progress.step, measuring.at_end())
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
+        self.invocation.followers.phase_is_over()
         series = store.metrics.read(run.id)
         published = self._publish(run, resolved, loaded, step)
         return measuring.report(

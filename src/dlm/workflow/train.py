@@ -16,7 +16,9 @@ from dlm.document import Document, load
 from dlm.errors import UsageError
 from dlm.recipe import Choice, ResolvedRecipe
 from dlm.store import Home, Run, Version
+from dlm.training import processes
 from dlm.workflow import resuming
+from dlm.workflow.followers import Followers, follow
 from dlm.workflow.interrupt import stop_on_signals
 from dlm.workflow.loading import preview
 from dlm.workflow.material import Files, Material, base_of, read_material, say_what_is_not_used
@@ -54,10 +56,26 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
         DocumentError, UsageError, BaseModelError, LockedError, TrainingError: nothing was trained, or a run failed;
             versions of the phases before it stay.
         InterruptedRunError: stopped by a signal; a checkpoint was saved and `--resume` goes on from it.
+
+    Under torchrun every process calls this. Only the main one touches the store and reports; in the others the report is
+    empty, and nothing but errors is to be shown.
     """
     if options.resume and options.fresh:
         raise UsageError("--resume and --fresh exclude each other", next_step="name one of them")
     refuse_unread(options)
+    with processes() as world:
+        if not world.is_main:
+            follow(document_path, options.device, world, view)
+            return TrainReport([])
+        followers = Followers(world)
+        try:
+            return _lead(document_path, options, view, followers)
+        finally:
+            followers.dismiss()
+
+
+def _lead(document_path: Path, options: TrainOptions, view: TrainView, followers: Followers) -> TrainReport:
+    """The invocation, in the process that reads and writes the store."""
     document = _open(document_path, view)
     spec = base_of(document, document_path)
     with Home.open().store(document.header.dlm_id) as store:
@@ -71,7 +89,7 @@ def train(document_path: Path, options: TrainOptions, view: TrainView) -> TrainR
                 facts = RunFacts.read(unfinished)
                 files, knobs = files.or_else(facts.files), {**facts.flags, **knobs}
             material = read_material(document, document_path, spec, files, view)
-            invocation = Invocation(material, options.device, knobs, store, view, stop)
+            invocation = Invocation(material, options.device, knobs, store, view, stop, followers)
             if unfinished is not None and options.resume:
                 return _go_on(invocation, unfinished, options)
             phases = plan_phases(options, material, view)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from dlm.cli.extras import require_training
 from dlm.cli.options import FiniteNumber, device_option, document_argument
 from dlm.cli.output import Output, json_option
 from dlm.cli.preview import preview_data, print_preview
-from dlm.cli.progress import TrainProgress
+from dlm.cli.progress import NoProgress, TrainProgress, is_follower
 from dlm.cli.project import find_project
 from dlm.cli.training_report import print_report, report_data
 from dlm.errors import UsageError
@@ -145,8 +146,10 @@ def train(
     }
     knobs = _knobs(assignments, flags)
     require_training("dlm train")
+    if is_follower() and dry_run:
+        return
     dlm_id = find_project(document).dlm_id
-    with TrainProgress(output) as view:
+    with TrainProgress(output) if not is_follower() else nullcontext(NoProgress()) as view:
         from dlm.workflow.train import TrainOptions
         from dlm.workflow.train import dry_run as look_only
         from dlm.workflow.train import train as run_training
@@ -165,6 +168,8 @@ def train(
             previews = look_only(document, options, view)
         else:
             report = run_training(document, options, view)
+    if is_follower():
+        return
     if dry_run:
         print_preview(output, previews)
         output.finish(preview_data(document, previews))
