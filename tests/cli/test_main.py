@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
+from dlm.cli.groups import leaves
 from dlm.cli.main import COMMANDS, app
 
 from .conftest import BODY, HEADER, Dlm, Train, spawn
@@ -33,7 +34,10 @@ def loaded(args: list[str], modules: tuple[str, ...]) -> list[str]:
     return done.stdout.splitlines()[-1].split()[1:]
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["nonsense"], []])
+@pytest.mark.parametrize(
+    "args",
+    [["--help"], ["--version"], ["nonsense"], [], ["preference", "--help"], ["preference", "nonsense"]],
+)
 def test_help_imports_nothing_it_does_not_show(args: list[str]) -> None:
     assert loaded(args, NOT_FOR_HELP) == []
 
@@ -48,6 +52,9 @@ def test_help_imports_nothing_it_does_not_show(args: list[str]) -> None:
         ["prune", "notes.dlm"],
         ["promote", "notes.dlm", "v0001"],
         ["rollback", "notes.dlm"],
+        ["preference", "list", "notes.dlm"],
+        ["preference", "apply", "notes.dlm"],
+        ["preference", "show", "notes.dlm", "1"],
         pytest.param(
             ["doctor"], marks=(pytest.mark.torch, pytest.mark.process)
         ),  # asks torch in its own process
@@ -133,16 +140,14 @@ def test_a_refused_value_from_the_environment_names_its_variable(
 
 
 def test_every_option_has_a_variable_of_its_own() -> None:
-    ctx = click.Context(app)
-    for name in COMMANDS:
-        command = app.get_command(ctx, name)
-        assert command is not None
+    for name, command, _ in leaves(app, click.Context(app)):
         options = [param for param in command.params if isinstance(param, click.Option)]
         variables = [option.envvar for option in options]
         assert len(set(variables)) == len(variables)
+        prefix = f"DLM_{name.upper().replace(' ', '_')}"
         for option in options:
             long = next(flag for flag in option.opts if flag.startswith("--"))
-            assert option.envvar == f"DLM_{name.upper()}_{long[2:].replace('-', '_').upper()}"
+            assert option.envvar == f"{prefix}_{long[2:].replace('-', '_').upper()}"
 
 
 def test_a_bug_shows_its_traceback_and_a_refusing_machine_does_not(

@@ -86,14 +86,32 @@ def test_apply_revert_apply_comes_back_to_the_same_bytes(
 
 def test_accepted_pairs_alone_where_there_are_some(store: Store, document: Path, staged: Staged) -> None:
     review.accept(store, [2])
+    report = review.apply(store, document)
+    assert ([w.pair_id for w in report.written], report.waiting) == ([2], (1, 3))
+    after = document.read_bytes()
+    again = review.apply(store, document)  # what was left is not written by saying the same again
+    assert (again.written, again.already, again.waiting) == ((), (2,), (1, 3))
+    assert document.read_bytes() == after
+    (new,) = mine(store, document, [("p2", "c2", "r2")])
+    assert [w.pair_id for w in review.apply(store, document).written] == [new.id]
     review.reject(store, [3])
-    assert [w.pair_id for w in review.apply(store, document).written] == [2]
-    assert statuses(store) == ["staged", "applied", "rejected"]
-    assert [w.pair_id for w in review.apply(store, document).written] == [1]  # the staged ones come next
     report = review.apply(store, document, [1, 2, 2])
-    assert report.already == (1, 2)
+    assert ([w.pair_id for w in report.written], report.already, report.waiting) == ([1], (2,), ())
     with pytest.raises(UsageError, match="pair 3: it was rejected; accept it first"):
         review.apply(store, document, [3])
+
+
+def test_what_was_left_is_named_when_nothing_else_is_there(
+    store: Store, document: Path, staged: Staged
+) -> None:
+    review.accept(store, [1])
+    review.apply(store, document)
+    review.revert(store, document)
+    with pytest.raises(UsageError, match="2 staged and 1 reverted") as caught:
+        review.apply(store, document)
+    assert "accept DOCUMENT" in caught.value.next_step
+    assert review.accept(store).changed == (2, 3)
+    assert len(review.apply(store, document).written) == 2
 
 
 def test_a_batch_is_applied_and_reverted_by_itself(store: Store, document: Path, staged: Staged) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-from difflib import SequenceMatcher
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dlm.review import word_diff
-from dlm.review.diff import MAX_WORDS
+from dlm.review.diff import MAX_WORDS, _aligned_backwards
 from hostile_text import texts
 
 
@@ -36,14 +35,29 @@ def test_both_answers_come_back(chosen: str, rejected: str) -> None:
     assert all(part.text for part in parts)
 
 
-@given(st.text("ab ", max_size=30), st.text("ab ", max_size=30))
-def test_no_other_alignment_shares_more(chosen: str, rejected: str) -> None:
-    a, b = [f"{c} " for c in chosen.split()], [f"{c} " for c in rejected.split()]
-    parts = word_diff("".join(a), "".join(b)) or ()
-    shared = sum(len(part.text) for part in parts if part.side == "both")
-    words = SequenceMatcher(None, a, b, autojunk=False)
-    assert shared >= sum(len("".join(a[m.a : m.a + m.size])) for m in words.get_matching_blocks())
-    assert shared <= min(len("".join(a)), len("".join(b)))
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
+def test_no_other_alignment_shares_more(chosen: list[str], rejected: list[str]) -> None:
+    aligned = list(_aligned_backwards(chosen, rejected))
+    assert [word for side, word in reversed(aligned) if side != "rejected"] == chosen
+    assert [word for side, word in reversed(aligned) if side != "chosen"] == rejected
+    lengths = [0] * (len(rejected) + 1)  # of the longest common subsequence, by the textbook
+    for word in chosen:
+        before = lengths[:]
+        for place, other in enumerate(rejected):
+            lengths[place + 1] = (
+                before[place] + 1 if word == other else max(before[place + 1], lengths[place])
+            )
+    assert sum(side == "both" for side, _ in aligned) == lengths[-1]
+
+
+def test_blanks_between_changes_do_not_chop_them_up() -> None:
+    parts = word_diff("one two three.", "four five six.")
+    assert parts is not None
+    assert [(part.side, part.text) for part in parts] == [
+        ("rejected", "four five six"),
+        ("chosen", "one two three"),
+        ("both", "."),
+    ]
 
 
 def test_an_answer_that_repeats_a_word_takes_no_minute() -> None:

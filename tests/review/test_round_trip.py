@@ -81,7 +81,7 @@ def test_hostile_answers_by_example(answer: str, feed: str, store: Store, docume
 def test_a_megabyte_comes_back(store: Store, document: Path) -> None:
     answer = "".join(itertools.islice(itertools.cycle("\n".join(HOSTILE) + "ß"), 1_000_000))
     before = document.read_bytes()
-    pairs = [("p", answer, "r"), ("p", "```\n" * 250_000, "::prose::\n" * 100_000)]
+    pairs = [("p", answer, "r"), ("p", "```\n" * 50_000, "::prose::\n" * 20_000)]
     mine(store, document, pairs)
     review.apply(store, document)
     check_written(before, document.read_bytes(), pairs)

@@ -14,6 +14,8 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
+from dlm.cli.commands.preference import MEMBERS
+from dlm.cli.groups import leaves
 from dlm.cli.main import COMMANDS, app
 from dlm.recipe import PHASE_KNOBS, Recipe
 
@@ -54,11 +56,8 @@ def page() -> str:
     """The whole page."""
     parts = [PREFACE, _contents()]
     group = click.Context(app, info_name="dlm")
-    for name in COMMANDS:
-        command = app.get_command(group, name)
-        if command is None:
-            raise SystemExit(f"no command {name}")
-        parts.append(_command(command, click.Context(command, info_name=name, parent=group)))
+    for name, command, ctx in leaves(app, group):
+        parts.append(_command(name, command, ctx))
         if name == "train":
             parts.append(_knobs())
     return "\n".join(parts)
@@ -66,13 +65,16 @@ def page() -> str:
 
 def _contents() -> str:
     lines = ["| command | does |", "|---|---|"]
-    lines += [f"| [`dlm {name}`](#dlm-{name}) | {entry.help} |" for name, entry in COMMANDS.items()]
+    helps = {name: entry.help for name, entry in COMMANDS.items()}
+    helps |= {f"preference {name}": member.help for name, member in MEMBERS.items()}
+    for name, _, _ in leaves(app, click.Context(app, info_name="dlm")):
+        lines.append(f"| [`dlm {name}`](#dlm-{name.replace(' ', '-')}) | {helps[name]} |")
     return "\n".join(lines) + "\n"
 
 
-def _command(command: click.Command, ctx: click.Context) -> str:
-    usage = " ".join(["dlm", str(command.name), *command.collect_usage_pieces(ctx)])
-    text = [f"## dlm {command.name}", "", f"    {usage}", "", inspect.cleandoc(command.help or ""), ""]
+def _command(name: str, command: click.Command, ctx: click.Context) -> str:
+    usage = " ".join(["dlm", name, *command.collect_usage_pieces(ctx)])
+    text = [f"## dlm {name}", "", f"    {usage}", "", inspect.cleandoc(command.help or ""), ""]
     if command.epilog:
         text += [command.epilog, ""]
     text += ["| option | does | default | variable |", "|---|---|---|---|"]

@@ -18,6 +18,7 @@ import click
 from click.exceptions import Exit
 
 from dlm import __version__
+from dlm.cli.groups import name_variables
 from dlm.cli.output import report
 from dlm.errors import DlmError, UsageError
 
@@ -49,6 +50,7 @@ COMMANDS = {
     "check": Entry("Write", "Find every problem in a document."),
     "train": Entry("Teach", "Train a new version of the model on a document."),
     "prompt": Entry("Teach", "Ask the trained model a question."),
+    "preference": Entry("Improve", "Mine pairs of better and worse answers, review and apply them."),
     "export": Entry("Teach", "Write a version as plain PEFT files or a merged model."),
     "demo": Entry("Teach", "See the whole loop once, on an example document."),
     "show": Entry("See", "What dlm knows about a document: versions, runs, size."),
@@ -70,7 +72,7 @@ class App(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(importlib.import_module(f"dlm.cli.commands.{cmd_name}"), cmd_name)
-        _name_variables(command, f"DLM_{cmd_name.upper()}")
+        name_variables(command, f"DLM_{cmd_name.upper()}")
         return command
 
     def resolve_command(
@@ -130,14 +132,6 @@ class App(click.Group):
                 raise
             return report(DlmError(error.strerror or str(error), where=str(error.filename or "")), ctx)
         return 0
-
-
-def _name_variables(command: click.Command, prefix: str) -> None:
-    """Let each option read `<prefix>_<LONG_NAME>`; named by the flag people type, not by our parameter."""
-    for param in command.params:
-        long = next((name for name in param.opts if name.startswith("--")), None)
-        if isinstance(param, click.Option) and long and param.envvar is None:
-            param.envvar = f"{prefix}_{long[2:].replace('-', '_').upper()}"
 
 
 def _flush(stream: TextIO | None) -> None:

@@ -19,12 +19,14 @@ import textwrap
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, TypeVar, cast
 
 import click
 from click.core import ParameterSource
 
+from dlm.cli.groups import words_of
 from dlm.errors import BaseModelError, DlmError, DocumentError, UsageError
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "duration",
     "is_terminal",
     "json_option",
+    "local_minute",
     "narrowed",
     "pair_lines",
     "plain_table",
@@ -92,6 +95,11 @@ def duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes}:{rest:02d} min"
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def local_minute(time: str) -> str:
+    """An ISO time in UTC as local date and minute."""
+    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def typed(*words: str) -> str:
@@ -224,7 +232,7 @@ def json_option(function: F) -> F:
         return function(click.get_current_context().meta[_META], *args, **kwargs)
 
     def remember(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-        ctx.meta[_META] = Output(str(ctx.info_name), value)
+        ctx.meta[_META] = Output(words_of(ctx), value)
 
     option = click.option(
         "--json",
@@ -315,7 +323,7 @@ def _error_object(fault: DlmError) -> dict[str, Any]:
 
 
 def _print_json(command: str, body: Mapping[str, Any], warnings: Sequence[str], schema: str = "") -> None:
-    name = schema or command
+    name = schema or command.replace(" ", "-")
     envelope = {
         "schema": f"dlm/{name}/{SCHEMA_VERSIONS.get(name, 1)}",
         "command": command,

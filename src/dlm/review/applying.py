@@ -60,15 +60,17 @@ class ApplyPlan:
     sections: tuple[Written, ...]  # one for each of `pairs`
     already: tuple[int, ...]  # pairs that stand in the document already
     left_out: tuple[LeftOut, ...]
+    waiting: tuple[int, ...]  # staged pairs that were not asked for
 
 
 @dataclass(frozen=True)
 class ApplyReport:
-    """What was applied. `document_sha256` is the document's hash now."""
+    """What was applied. `document_sha256` is the document's hash now; `waiting` are staged pairs that were left."""
 
     written: tuple[Written, ...]
     already: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
+    waiting: tuple[int, ...]
     document_sha256: str
 
 
@@ -86,7 +88,8 @@ class RevertReport:
 def apply(store: Store, path: Path, ids: Sequence[int] = (), *, batch: int | None = None) -> ApplyReport:
     """Write pairs into the document: those with these numbers; else all accepted ones, or all staged where none is.
 
-    Pairs with a number are written although they were reverted; rejected ones never. Again, it changes nothing.
+    Pairs with a number are written although they were reverted; rejected ones never. Again, it changes nothing: staged
+    pairs left behind when accepted ones were applied wait until they are accepted or named.
 
     Raises:
         UsageError: there is nothing to apply, and nothing was applied before.
@@ -132,6 +135,8 @@ def plan_apply(store: Store, path: Path, ids: Sequence[int] = (), *, batch: int 
             already = [pair.id for pair in store.mining.pairs(batch, "applied")]
         if not already:
             raise _nothing_to_apply(store, left_out, batch)
+    asked = {pair.id for pair in pool}
+    waiting = () if ids else (pair.id for pair in store.mining.pairs(batch, "staged") if pair.id not in asked)
     text, sections = _with_sections(document, list(pairs.values()))
     return ApplyPlan(
         path=path,
@@ -141,6 +146,7 @@ def plan_apply(store: Store, path: Path, ids: Sequence[int] = (), *, batch: int 
         sections=sections,
         already=tuple(already),
         left_out=tuple(left_out),
+        waiting=tuple(waiting),
     )
 
 
@@ -163,7 +169,8 @@ def carry_out(store: Store, plan: ApplyPlan) -> ApplyReport:
             sha256 = save(plan.path, plan.text, plan.document_sha256)
         for section in plan.sections:
             store.mining.set_status([section.pair_id], "applied", section_id=section.section_id)
-    return ApplyReport(plan.sections, plan.already, plan.left_out, sha256)
+        store.mining.pass_over(plan.waiting)  # else the same command again would write them
+    return ApplyReport(plan.sections, plan.already, plan.left_out, plan.waiting, sha256)
 
 
 def revert(
@@ -209,7 +216,9 @@ def _pool(store: Store, ids: Sequence[int], batch: int | None) -> tuple[StagedPa
     """The pairs that an apply is about."""
     if ids:
         return pick(store, ids, batch)
-    return pick(store, (), batch, "accepted") or pick(store, (), batch, "staged")
+    return pick(store, (), batch, "accepted") or tuple(
+        pair for pair in pick(store, (), batch, "staged") if not pair.passed_over
+    )
 
 
 def _reason_against(
@@ -303,8 +312,15 @@ def _nothing_to_apply(store: Store, left_out: Sequence[LeftOut], batch: int | No
             f"there is nothing to apply: no pairs have been mined{where}",
             next_step="dlm preference mine DOCUMENT",
         )
-    counts = {status: sum(pair.status == status for pair in pairs) for status in ("rejected", "reverted")}
+    counts = {
+        status: sum(pair.status == status for pair in pairs) for status in ("staged", "rejected", "reverted")
+    }
     told = " and ".join(f"{count} {status}" for status, count in counts.items() if count)
+    if counts["staged"]:
+        return UsageError(
+            f"there is nothing to apply{where}: staged pairs were left by an earlier apply ({told})",
+            next_step="dlm preference accept DOCUMENT ID … takes them up",
+        )
     reverted = [str(pair.id) for pair in pairs if pair.status == "reverted"]
     again = f"dlm preference apply DOCUMENT {' '.join(reverted)} writes the reverted ones again"
     return UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -34,16 +34,33 @@ def word_diff(chosen: str, rejected: str) -> tuple[DiffPart, ...] | None:
     left, right = _WORD.findall(chosen), _WORD.findall(rejected)
     if max(len(left), len(right)) > MAX_WORDS:
         return None
-    words = reversed(list(_aligned_backwards(left, right)))
+    runs = [
+        (both, list(run))
+        for both, run in groupby(
+            reversed(list(_aligned_backwards(left, right))), key=lambda item: item[0] == "both"
+        )
+    ]
     parts: list[DiffPart] = []
-    for both, run in groupby(words, key=lambda item: item[0] == "both"):
-        stretch = list(run)
-        sides: tuple[Side, ...] = ("both",) if both else ("rejected", "chosen")
-        for side in sides:
-            text = "".join(word for found, word in stretch if found == side)
-            if text:
-                parts.append(DiffPart(side, text))
-    return tuple(parts)
+    texts: dict[Side, str] = {"rejected": "", "chosen": ""}
+    for place, (both, run) in enumerate(runs):
+        if both and (place in (0, len(runs) - 1) or any(_says_something(word) for _, word in run)):
+            parts += _differing(texts)
+            texts = {"rejected": "", "chosen": ""}
+            parts.append(DiffPart("both", "".join(word for _, word in run)))
+            continue
+        for side, word in run:
+            for own in ("rejected", "chosen") if side == "both" else (side,):
+                texts[own] += word
+    return (*parts, *_differing(texts))
+
+
+def _says_something(word: str) -> bool:
+    """Whether it is a word: blanks and signs between two changes that happen to be equal only chop them up."""
+    return word[0].isalnum()
+
+
+def _differing(texts: Mapping[Side, str]) -> list[DiffPart]:
+    return [DiffPart(side, text) for side, text in texts.items() if text]
 
 
 def _aligned_backwards(left: Sequence[str], right: Sequence[str]) -> Iterable[tuple[Side, str]]:

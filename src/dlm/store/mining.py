@@ -111,6 +111,7 @@ class StagedPair(NewPair):
     applied_at: str | None = None
     edited: bool = False  # a person changed the texts; the scores are those of the mined ones
     reverting: bool = False  # a revert began and has not been recorded as done
+    passed_over: bool = False  # staged, and left behind when accepted ones were applied
     mined_key: str = ""
     content_key: str = ""
 
@@ -136,6 +137,7 @@ class Tally:
 
 
 _CANDIDATE_COLUMNS = tuple(item.name for item in fields(NewCandidate))
+_FLAGS = ("edited", "reverting", "passed_over")
 _PAIR_COLUMNS = tuple(item.name for item in fields(NewPair))
 
 
@@ -304,6 +306,13 @@ class Mining:
                         "UPDATE staged_pairs SET section_id = COALESCE(?, section_id), applied_at = ? WHERE id = ?",
                         (section_id, now, pair_id),
                     )
+
+    def pass_over(self, pair_ids: Iterable[int]) -> None:
+        """Note that staged pairs were left behind when accepted ones were applied."""
+        with self._writing() as connection:
+            connection.executemany(
+                "UPDATE staged_pairs SET passed_over = 1 WHERE id = ?", [(pair_id,) for pair_id in pair_ids]
+            )
 
     def begin_revert(self, pair_ids: Iterable[int]) -> None:
         """Note that a revert begins, before it touches the document; the next status takes the note back."""

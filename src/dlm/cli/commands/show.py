@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dlm.cli.options import document_argument
-from dlm.cli.output import Output, duration, json_option, plural, size, typed
+from dlm.cli.output import Output, duration, json_option, local_minute, plural, size, typed
 from dlm.cli.project import Project, find_project, runs_as_they_are, warn_of_copy
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def _print_versions(output: Output, versions: list[dict[str, Any]]) -> None:
             str(version["run_id"]),
             str(version["step"]),
             version["base"],
-            _local(version["created_at"]),
+            local_minute(version["created_at"]),
             size(version["bytes"]) if not version["removed_at"] else NONE,
         )
         for version in versions
@@ -217,7 +217,7 @@ def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
             str(run["id"]),
             run["kind"] if run["method"] in ("", run["kind"]) else f"{run['kind']} ({run['method']})",
             run["status"],
-            _local(run["started_at"]),
+            local_minute(run["started_at"]),
             _took(run),
             f"{run['steps']}/{run['planned_steps']}",
             NONE if run["train_loss"] is None else f"{run['train_loss']:.4f}",
@@ -237,11 +237,6 @@ def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
     output.pairs({f"run {run['id']}": run["message"] for run in shown if run["message"]})
     if len(runs) > SHOWN_RUNS:
         output.line(f"and {plural(len(runs) - SHOWN_RUNS, 'earlier run')}: --json has them all")
-
-
-def _local(time: str) -> str:
-    """An ISO time in UTC as local date and minute."""
-    return datetime.fromisoformat(time).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def _took(run: dict[str, Any]) -> str:
