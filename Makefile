@@ -13,7 +13,7 @@ CONSTRAINTS := constraints.txt
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: help demo test quick slow lint bench bench-training pocket docs install install-dev clean
+.PHONY: help demo test quick slow lint mutations bench bench-training pocket docs install install-dev clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ lint: install-dev  ## format, lint, types, floors
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+mutations: install-dev  ## put known bugs into a copy, one by one: a test must fail each time (half an hour)
+	$(BIN)/python -m tools.mutations
 
 bench: install-dev  ## benchmarks; results land in bench/results
 	$(BIN)/python bench/startup.py
