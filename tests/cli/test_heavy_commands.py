@@ -9,7 +9,11 @@ import json
 import shutil
 from pathlib import Path
 
+import click
 import pytest
+
+from dlm.cli.preview import _shown
+from dlm.document import render_preference
 
 from .conftest import BODY, HEADER, Dlm
 from .test_schemas import validate
@@ -73,6 +77,75 @@ def test_train_json(dlm: Dlm, document: Path) -> None:
     validate(dlm.json("show", str(document)))
     validate(dlm.json("metrics", str(document)))
     validate(dlm.json("train", str(document), "--resume", expect=2))
+
+
+PAIRS = [(f"Where is room {i}?", f"Up {i}.", f"It may well be somewhere up {i}.") for i in range(24)]
+
+
+@pytest.fixture
+def paired(document: Path) -> str:
+    """The document with pairs."""
+    text = document.read_text(encoding="utf-8") + "\n" + render_preference(PAIRS) + "\n"
+    document.write_text(text, encoding="utf-8")
+    return str(document)
+
+
+@pytest.mark.big
+def test_train_of_pairs_reports_each_phase(dlm: Dlm, paired: str) -> None:
+    args = ("train", paired, "--max-steps", "2", "--device", "cpu")
+    shown = dlm(*args, "--loss-type", "hinge")
+    assert "run 1: sft phase from the base" in shown.stderr
+    assert "run 2: preference phase (dpo) from v0001" in shown.stderr
+    assert "preference.loss_type hinge  (flag)" in shown.stderr
+    assert "from the cache" in shown.stderr
+    assert "ranked right " in shown.stderr
+    assert "v0002 is current: run 2 (preference, dpo), 2 steps" in shown.stdout
+    assert "ranked right    " in shown.stdout
+    assert "an untrained reference scores 0.5" in shown.stdout
+    assert "mean answer " in shown.stdout
+    assert "before it was   v0001: dlm rollback" in shown.stdout
+    data = validate(dlm.json(*args, "--phase", "preference", "--keep-last", "1", "--keep-best"))
+    (run,) = data["runs"]
+    assert (run["phase"], run["parent"]) == ("preference", "v0002")
+    assert run["preference_accuracy"]["n"] >= 1
+    assert run["before"].keys() == run["after"].keys()
+    reward = validate(dlm.json(*args, "--phase", "reward"))["runs"][0]
+    assert (reward["method"], reward["promoted"]) == ("bradley-terry", False)
+    listed = validate(dlm.json("show", paired))
+    assert [one["kind"] for one in listed["runs"]] == ["sft", "preference", "preference", "reward"]
+    assert listed["store"]["references_bytes"] > 0
+    assert "ranked right" in dlm("show", paired).stdout
+    assert "val_pref_acc" in dlm("metrics", paired).stdout
+    validate(dlm.json("metrics", paired, "--run-id", "2"))
+    freed = validate(dlm.json("prune", paired))
+    assert "cache" in {item["kind"] for item in freed["items"]}
+    exported = validate(dlm.json("export", paired, "--version", "v0004", "--to", "scorer"))
+    assert "AutoModelForSequenceClassification" in exported["usage"]
+
+
+@pytest.mark.big
+def test_a_dry_run_shows_what_the_model_would_see(dlm: Dlm, paired: str, own_home: Path) -> None:
+    shown = dlm("train", paired, "--dry-run").stdout
+    assert "sft phase from the base: nothing was written" in shown
+    assert "preference phase (dpo) from the base: nothing was written" in shown
+    assert "answer    «B¦eca¦use¦.¦<|end|>»" in shown
+    assert "<|user|>¦⏎¦" in shown
+    assert "\x1b" not in shown
+    assert not own_home.exists()
+    data = validate(dlm.json("train", paired, "--dry-run", "--phase", "preference", "--min-margin", "1"))
+    (preview,) = data["preview"]
+    assert (data["dry_run"], data["runs"]) == (True, [])
+    assert preview["knobs"]["preference.min_margin"] == {"value": 1.0, "origin": "flag"}
+    prompt, chosen, rejected = preview["rows"][0]["parts"]
+    for part in (prompt, chosen, rejected):
+        assert len(part["ids"]) == len(part["tokens"]) == len(part["scored"])
+    assert not any(prompt["scored"])
+    assert all(chosen["scored"])
+    from dlm.workflow.views import Part
+
+    part = Part("chosen", [1, 2, 3], ["a\x1b", "b\n", "c"], [False, True, True])
+    assert _shown(part, coloured=True) == "a\\x1b¦" + click.style("b⏎¦c", fg="green", underline=True)
+    assert _shown(part, coloured=False) == "a\\x1b¦«b⏎¦c»"
 
 
 def test_prompt_streams_the_answer_and_nothing_else(dlm: Dlm, trained: str) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from dlm.cli.briefing import briefing_items
+from dlm.cli.briefing import briefing_items, finding_lines
 from dlm.cli.output import Output
-from dlm.cli.progress import TrainProgress
+from dlm.cli.progress import TrainProgress, is_follower
 
 pytestmark = pytest.mark.torch
 
@@ -226,3 +226,32 @@ def test_a_resumed_run_counts_its_time_from_where_it_went_on(
     lines = capsys.readouterr().err.splitlines()
     assert "run 1: sft phase from the base, going on after step 90" in lines
     assert "step 96/100  loss 1.0000  4.0 s left" in lines
+
+
+def test_many_findings_of_a_kind_are_counted(briefing: Any) -> None:
+    from dlm.training import Finding
+
+    found = [Finding("duplicate", "note", "the same row", (f"notes.dlm:{line}",)) for line in range(25)]
+    found.append(Finding("too_long", "warning", "left out", ("notes.dlm:99",)))
+    lines = finding_lines(found)
+    assert len(lines) == 12
+    assert ("warning", "notes.dlm:99: left out") in lines
+    assert lines[-1] == ("note", "and 15 more: duplicate")
+
+
+def test_only_the_main_process_of_several_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_follower()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert is_follower() == (rank == "1")
+
+
+def test_pairs_are_watched_by_what_they_rank(briefing: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {"train_loss": 0.5, "rewards/accuracies": 0.75, "rewards/margins": 0.125, "val_pref_acc": 0.9}
+    with TrainProgress(Output("train", as_json=False)) as view:
+        view.briefing(briefing)
+        view.step(1, 1, {**values, "tokens_per_second": 10.0})
+    shown = capsys.readouterr().err
+    assert "loss 0.5000  ranked right 0.75  margin 0.125" in shown
+    assert "held-out pairs ranked right 0.9000" in shown
