@@ -29,7 +29,7 @@ TOO_SIMILAR = 0.9
 """From here two answers make no pair: most of what training would compare is equal on both sides, and cancels. One wrong
 word in an answer of up to 19 words stays below, so that a pair about a fact is kept."""
 
-_WORDS = re.compile(r"[-+]?\w+(?:[.,:'’/@-]\w+)*|[^\w\s.,;:!?\"'“”‘’„«»…()\-–—]")
+_WORDS = re.compile(r"[-+]?\w+(?:[.,:'’/@-]\w+)*|[^\w\s.,;:!?\"'“”‘’„«»…()\-–—]+")
 _EDGE = ""  # no word is empty
 
 
