@@ -119,6 +119,12 @@ def test_misuse_decides_nothing(
     assert store.mining.pairs() == staged
 
 
+def test_alone_it_shows_its_commands_and_a_slip_suggests_the_nearest(dlm: Dlm) -> None:
+    assert "revert" in dlm("preference", expect=2).stderr
+    assert "dlm preference list" in dlm("preference", "lsit", expect=2).stderr
+    assert "dlm preference show --help" in dlm("preference", "show", expect=2).stderr
+
+
 def test_an_unknown_number_is_told_the_known_ones(dlm: Dlm, document: Path, staged: Staged) -> None:
     for args in (["show", "notes.dlm", "9"], ["accept", "notes.dlm", "2-9"], ["apply", "notes.dlm", "9"]):
         assert "a number from 1 to 3" in dlm("preference", *args, expect=1).stderr
