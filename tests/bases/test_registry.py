@@ -9,7 +9,7 @@ import pytest
 
 from dlm.bases import BASE_NAMES, resolve_base
 from dlm.errors import BaseModelError
-from dlm.recipe import Choice, Recipe, resolve, resolve_preference
+from dlm.recipe import Choice, Recipe, resolve, resolve_preference, resolve_reward
 
 
 def model_folder(path: Path, **config: object) -> Path:
@@ -27,10 +27,14 @@ def test_defaults_are_knobs_in_range_with_reasons(name: str) -> None:
         assert isinstance(choice, Choice), knob
         assert len(choice.reason) > 10, knob
     recipe = resolve(Recipe(), spec.defaults, {}).recipe
-    preference, _ = resolve_preference({}, spec.defaults, {})
+    phases = {
+        "": recipe,
+        "preference": resolve_preference({}, spec.defaults, {})[0],
+        "reward": resolve_reward({}, spec.defaults, {})[0],
+    }
     for knob, choice in spec.defaults.items():
         phase, _, name = knob.rpartition(".")
-        value = getattr(preference if phase else recipe, name)
+        value = getattr(phases[phase], name)
         assert (value, type(value)) == (choice.value, type(choice.value)), knob
 
 
