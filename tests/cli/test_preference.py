@@ -60,7 +60,7 @@ def test_show_compares_and_traces(dlm: Dlm, document: Path, staged: Staged) -> N
     assert "== difference\n" in text
     assert "{+Whoever" in text
     assert "because of 0.82" in text
-    assert f"{load(document).sha256}, as it is now" in text
+    assert f"{load(document).sha256[:16]}…, as it is now" in text
     document.write_text(HEADER + BODY + "More.\n")
     data = validate(dlm.json("preference", "show", "notes.dlm", "2"))
     assert data["document_changed"] is True

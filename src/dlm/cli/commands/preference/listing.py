@@ -209,7 +209,7 @@ def _origin(found: Trace, places: Places | None, changed: bool | None) -> dict[s
     items["run"] = f"{run.id}, {run.status}, {local_minute(run.started_at)}"
     items["version"] = run.parent_version or "the base"
     since = {True: ", changed since", False: ", as it is now", None: ""}[changed]
-    items["document"] = f"sha256 {run.document_sha256}{since}" if run.document_sha256 else "not recorded"
+    items["document"] = f"{run.document_sha256[:16]}…{since}" if run.document_sha256 else "not recorded"
     return items
 
 
