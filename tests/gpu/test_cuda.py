@@ -21,7 +21,7 @@ from dlm.evaluation import Question, answer_all
 from dlm.model import Policy, Settings, completion_logprobs, load_policy, sample
 from dlm.store import Home, Store
 from dlm.workflow.prompt import answer, answer_stream, open_policy
-from dlm.workflow.train import TrainOptions, TrainReport, train
+from dlm.workflow.train import RunReport, TrainOptions, train
 
 pytestmark = [pytest.mark.torch, pytest.mark.gpu]
 
@@ -30,7 +30,7 @@ BODY = "::instruction::\n" + "".join(
     f"### Q\nWhat is number {i}?\n### A\n{'It is ' * (i % 4)}{i * 7}.\n" for i in range(24)
 )
 PROBE = "### Q !probe\nWhich number is 3?\n### A\nIt is 21.\n"
-KNOBS = {"max_steps": 8, "save_every_steps": 3, "eval_every_steps": 4, "lora_dropout": 0.2}
+KNOBS = {"max_steps": 8, "save_every_steps": 3, "eval_every_steps": 4, "lora_dropout": 0.2, "layout": "plain"}
 PRECISIONS = ("fp32", "bf16")
 QUESTIONS = [f"What is number {i}?" + " Say it in a few words." * (i % 3) for i in range(6)]
 
@@ -71,9 +71,11 @@ def document(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest
     return path
 
 
-def go(document: Path, view: Watching | None = None, /, resume: bool = False, **knobs: Any) -> TrainReport:
+def go(document: Path, view: Watching | None = None, /, resume: bool = False, **knobs: Any) -> RunReport:
     stated = {} if resume else {**KNOBS, **knobs}
-    return train(document, TrainOptions(knobs=stated, resume=resume, device="cuda"), view or Watching())
+    options = TrainOptions(knobs=stated, resume=resume, device="cuda")
+    (report,) = train(document, options, view or Watching()).runs
+    return report
 
 
 def opened() -> Store:
@@ -158,7 +160,7 @@ def test_a_run_that_moves_to_the_cpu_goes_on_and_says_so(document: Path) -> None
     with pytest.raises(InterruptedRunError):
         go(document, Watching(stop_at=5), precision="fp32")
     view = Watching()
-    report = train(document, TrainOptions(resume=True, device="cpu"), view)
+    (report,) = train(document, TrainOptions(resume=True, device="cpu"), view).runs
     assert any("began on cuda and goes on on cpu" in note for note in view.notes)
     assert (report.steps, view.steps) == (8, [6, 7, 8])
 
