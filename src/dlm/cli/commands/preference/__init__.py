@@ -9,6 +9,7 @@ from dlm.cli.groups import Family, Member
 __all__ = ["MEMBERS", "preference"]
 
 MEMBERS = {
+    "mine": Member("mining:mine", "Sample answers, judge them, and stage pairs of a better and a worse one."),
     "list": Member("listing:list_pairs", "The mined pairs of a document, batch by batch."),
     "show": Member("listing:show_pair", "One pair: both answers, scores, reasons, and where it comes from."),
     "accept": Member("deciding:accept", "Mark pairs as good; apply then writes these alone."),

@@ -1,0 +1,123 @@
+"""`dlm preference mine` in this process: what it prints, its JSON, its exit codes."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner, Result
+
+from dlm.cli.main import app
+from dlm.document import load
+
+pytestmark = pytest.mark.torch
+MINE = ("--version", "base", "--samples", "3", "--max-new-tokens", "10", "--allow-truncated")
+SCHEMA = json.loads(
+    (resources.files("dlm.cli") / "schemas" / "preference-mine.json").read_text(encoding="utf-8")
+)
+
+
+def dlm(*args: str, expect: int = 0) -> Result:
+    result = CliRunner().invoke(app, args, prog_name="dlm")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == expect, result.output
+    return result
+
+
+def mine(document: Path, *args: str, expect: int = 0) -> Result:
+    return dlm("preference", "mine", str(document), *MINE, *args, expect=expect)
+
+
+def mined_data(document: Path, *args: str) -> dict[str, Any]:
+    envelope = json.loads(mine(document, *args, "--json").stdout)
+    jsonschema.validate(envelope, SCHEMA, cls=jsonschema.Draft202012Validator)
+    return dict(envelope["data"])
+
+
+def test_dry_run_then_stage_then_again(document: Path) -> None:
+    before = document.read_bytes()
+    plan = mined_data(document, "--dry-run")["plan"]
+    assert (len(plan["questions"]), plan["to_sample"], plan["to_judge"]) == (10, 30, 30)
+    text = mine(document, "--dry-run", "--judge", "sway").stdout
+    assert "30 answers of base would be sampled and judged" in text
+    assert "What is number 0?" in text
+    first = mined_data(document, "--threshold", "0.01")
+    assert first["run_id"] == 1
+    assert first["mined"]["pairs"]
+    assert {pair["status"] for pair in first["mined"]["pairs"]} == {"staged"}
+    assert first["mined"]["prompts"] == 10
+    skipped = sum(first["mined"]["skipped_prompts"].values())
+    assert skipped + len(first["mined"]["pairs"]) == 10
+    again = mined_data(document, "--threshold", "0.01")
+    assert again["mined"]["repeated"]
+    assert again["mined"]["pairs"] == first["mined"]["pairs"]
+    assert mined_data(document, "--threshold", "0.01", "--dry-run")["plan"]["complete"]
+    assert document.read_bytes() == before
+    shown = mine(document, "--threshold", "0.01")
+    assert "run 1 had mined" in shown.stdout
+    assert "dlm preference apply" in shown.stdout
+    assert "mined exactly this" in shown.stderr
+
+
+def test_apply_and_what_the_other_commands_then_see(document: Path) -> None:
+    data = mined_data(document, "--threshold", "0.01", "--max-pairs", "2", "--apply")
+    assert len(data["mined"]["applied"]["written"]) == 2
+    assert data["mined"]["over_limit"] > 0
+    assert sum(section.auto_mined for section in load(document).sections) == 2
+    listed = json.loads(dlm("preference", "list", str(document), "--json").stdout)["data"]
+    assert "applied" in json.dumps(listed)
+    events = json.loads(dlm("metrics", str(document), "--run-id", "1", "--json").stdout)["data"]["events"]
+    finished = next(event["data"] for event in events if event["kind"] == "mining_finished")
+    assert finished["pairs"] == 2
+    assert finished["skipped_prompts"] == data["mined"]["skipped_prompts"]
+    for name in ("prompts", "candidates", "judged", "judge_calls", "judge_seconds", "tokens"):
+        assert finished[name] == data["mined"][name]
+
+
+def test_without_a_pair_the_reasons_stand_there(document: Path) -> None:
+    shown = mine(document, "--threshold", "1000").stdout
+    assert "mined 0 pairs" in shown
+    assert "10 below threshold" in shown
+    assert "lower --threshold" in shown
+    assert mined_data(document, "--threshold", "1000", "--apply")["mined"]["applied"] is None
+
+
+def test_misuse(document: Path) -> None:
+    assert "no such judge" in mine(document, "--judge", "guess", expect=2).stderr
+    untrained = dlm("preference", "mine", str(document), expect=2)
+    assert f"dlm train {document}" in untrained.stderr
+    for bad in (
+        ("--samples", "1"),
+        ("--temp", "0"),
+        ("--top-p", "0"),
+        ("--threshold", "nan"),
+        ("--max-pairs", "0"),
+    ):
+        mine(document, *bad, expect=2)
+
+
+def test_a_document_s_command_is_not_run_unasked(document: Path, tmp_path: Path) -> None:
+    script = tmp_path / "score.py"
+    trace = tmp_path / "ran"
+    script.write_text(
+        f"import json, pathlib, sys\npathlib.Path({str(trace)!r}).touch()\n"
+        "print(json.dumps({'score': len(json.load(sys.stdin)['candidate'])}))\n",
+        encoding="utf-8",
+    )
+    text = document.read_text(encoding="utf-8")
+    document.write_text(text.replace("\n---\n", "\njudge: cli:python score.py\n---\n", 1), encoding="utf-8")
+    few = tmp_path / "few.txt"
+    few.write_text("Why?\n", encoding="utf-8")
+    refused = mine(document, "--questions", str(few), expect=1)
+    assert "--trust" in refused.stderr
+    assert not trace.exists()
+    data = mined_data(document, "--questions", str(few), "--trust")
+    assert data["judge"] == "cli:python score.py"
+    assert data["mined"]["judged"] >= 2
+    assert data["mined"]["length"]["spearman"] in (None, pytest.approx(1))
+    assert trace.exists()
