@@ -9,9 +9,10 @@ whose answers are all padded, and one that mixes styles as the base does. Judged
     sampled   four answers of the version at temperature 1 a question, labelled by the checks of `dlm.tasks.style`
 
 A figure is the share of pairs that a score puts in the right order (ties count half), a mean over questions with a
-bootstrap interval over questions. Seeds 0 and 1 were for choosing; 2 and 3 were not looked at until the choice stood.
+bootstrap interval over questions. Seeds 0 and 1 were for choosing the score; 2 and 3 check it (of seed 2, the brief document had been seen before). The
+threshold was chosen when all were known.
 
-    python bench/judges.py [--work FOLDER]
+    python bench/judges.py [--work FOLDER] [--documents brief mixed padded]
 """
 
 from __future__ import annotations
@@ -313,12 +314,14 @@ def margins(cells: Sequence[Sequence[Answer]]) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "dlm-judges")
-    work = parser.parse_args().work
+    parser.add_argument("--documents", nargs="+", choices=DOCUMENTS, default=list(DOCUMENTS))
+    arguments = parser.parse_args()
+    work = arguments.work
     work.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     rows = []
     facts: dict[str, Any] = {"margins": []}
-    for kind in DOCUMENTS:
+    for kind in arguments.documents:
         for part, seeds in (("choice", CHOICE_SEEDS), ("check", CHECK_SEEDS)):
             cells = [cell(kind, seed, work) for seed in seeds]
             rows += [{"document": kind, "seeds": part, **row} for row in table(cells)]

@@ -3,7 +3,7 @@
 In:   {"prompt": …, "candidate": …}      with `cli-stream:` also "id", a number that differs for every line
 Out:  {"score": a finite number, "reasoning": optional text}      with `cli-stream:` "id" may be given back
 
-No shell reads the command; it runs in the document's folder, with a minimal environment (see `child.environment`). One
+No shell reads the command; it runs in the context's folder, with a minimal environment (see `child.environment`). One
 call has `timeout_s`; then the command and all it started are ended. An exit code other than 0, output that is no such
 object, a score that is not finite, and more than 1 MiB of output are failures. After a failure the answer is tried once
 more (a crash or a busy service may pass), in `cli-stream:` by a new process; then it is given up and the next one follows.
@@ -59,7 +59,7 @@ class _Commands:
                 "the judge's program cannot be found, or is not executable",
                 found=program,
                 where=str(folder) if os.sep in program else "",
-                next_step="name it as you would in a terminal opened in the document's folder",
+                next_step=f"name a program that a terminal opened in {folder} would find",
             )
         self.name = spec.text
         self._argv = (path, *spec.argv[1:])
