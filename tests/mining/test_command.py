@@ -79,6 +79,32 @@ def test_apply_and_what_the_other_commands_then_see(document: Path) -> None:
         assert finished[name] == data["mined"][name]
 
 
+def test_show_and_metrics_tell_of_it(document: Path) -> None:
+    schema = json.loads((resources.files("dlm.cli") / "schemas" / "show.json").read_text(encoding="utf-8"))
+    dlm("train", str(document), "--phase", "sft", "--max-steps", "1")
+    envelope = json.loads(dlm("show", str(document), "--json").stdout)
+    assert envelope["data"]["mining"] is None
+    data = mined_data(document, "--threshold", "0.01", "--max-pairs", "2", "--apply")["mined"]
+    envelope = json.loads(dlm("show", str(document), "--json").stdout)
+    jsonschema.validate(envelope, schema, cls=jsonschema.Draft202012Validator)
+    found = envelope["data"]["mining"]
+    for name in (
+        "prompts",
+        "candidates",
+        "tokens",
+        "judged",
+        "judge_failed",
+        "judge_calls",
+        "skipped_prompts",
+    ):
+        assert found[name] == data[name]
+    assert found["pairs"]["applied"] == 2
+    assert "run 2 from base with sway: 2 applied" in dlm("show", str(document)).stdout
+    told = dlm("metrics", str(document)).stdout
+    assert "run 2 (mine) is complete" in told
+    assert "2 applied" in told
+
+
 def test_without_a_pair_the_reasons_stand_there(document: Path) -> None:
     shown = mine(document, "--threshold", "1000").stdout
     assert "mined 0 pairs" in shown

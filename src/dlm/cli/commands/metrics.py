@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlm.cli.mining_summary import mining_items, mining_summary
 from dlm.cli.options import document_argument
 from dlm.cli.output import (
     Output,
@@ -66,7 +67,7 @@ _WATCHED = (
 def metrics(
     output: Output, document: Path, run_id: int | None, names: str | None, as_csv: bool, watch: bool
 ) -> None:
-    """The curves of a training run as numbers: last and best values, and the newest steps."""
+    """The curves of a training run as numbers: last and best values, and the newest steps; of a mine run what it did."""
     if sum((as_csv, watch, output.as_json)) > 1:
         raise UsageError("--csv, --json and --watch exclude each other", next_step="name one of them")
     with open_store(output, document) as store:
@@ -77,10 +78,15 @@ def metrics(
             return
         series = store.metrics.read(run.id, wanted)
         events = store.runs.events(run.id)
+        mined = mining_summary(store, run, status) if run.kind == "mine" else None
     if as_csv:
         output.text(_csv(series))
     else:
-        output.text(_report(run, status, series, wanted, terminal_width(sys.stdout)))
+        if mined is not None:
+            output.heading(f"run {run.id} (mine) is {status}")
+            output.pairs(mining_items(mined))
+        else:
+            output.text(_report(run, status, series, wanted, terminal_width(sys.stdout)))
         output.finish(
             {
                 "document": str(document),

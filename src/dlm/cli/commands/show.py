@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlm.cli.mining_summary import mining_counts, mining_summary
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, duration, json_option, local_minute, plural, size, typed
 from dlm.cli.project import Project, find_project, runs_as_they_are, warn_of_copy
@@ -48,6 +49,7 @@ _NOTHING: dict[str, Any] = {
     "versions": [],
     "promotions": [],
     "runs": [],
+    "mining": None,
 }
 
 
@@ -75,7 +77,7 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
     runs = runs_as_they_are(store)
     current = store.versions.current_name()
     held = store.holder()
-    trained = [run for run, status in runs if run.kind != "eval" and status == "complete"]
+    trained = [run for run, status in runs if run.kind not in ("eval", "mine") and status == "complete"]
     changed = None
     if trained and project.document is not None:
         changed = trained[-1].document_sha256 != project.document.sha256
@@ -104,6 +106,9 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
         ],
         "promotions": [asdict(promotion) for promotion in store.versions.promotions()],
         "runs": [_run_data(store, run, status) for run, status in runs],
+        "mining": next(
+            (mining_summary(store, run, status) for run, status in reversed(runs) if run.kind == "mine"), None
+        ),
     }
 
 
@@ -183,10 +188,19 @@ def _overview(data: dict[str, Any], path: Path) -> dict[str, str]:
     )
     if data["holder"]:
         items["at work"] = f"process {data['holder']['pid']}: {data['holder']['command']}"
+    mined = data["mining"]
+    if mined is not None:
+        pairs = mining_counts(mined["pairs"]) or "no pairs"
+        items["mined last"] = f"run {mined['run_id']} from {mined['version']} with {mined['judge']}: {pairs}"
     if any(run["status"] in ("interrupted", "stopped") for run in data["runs"][-1:]):
-        items["next"] = (
-            f"{typed('dlm', 'train', str(path), '--resume')} goes on with run {data['runs'][-1]['id']}"
+        newest = data["runs"][-1]
+        again = (
+            ("preference", "mine", str(path))
+            if newest["kind"] == "mine"
+            else ("train", str(path), "--resume")
         )
+        same = " with the same options" if newest["kind"] == "mine" else ""
+        items["next"] = f"{typed('dlm', *again)}{same} goes on with run {newest['id']}"
     return items
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ import click
 from dlm.cli.commands.preference.common import pair_data
 from dlm.cli.consent import require_consent
 from dlm.cli.extras import require_training
+from dlm.cli.mining_summary import mining_counts
 from dlm.cli.options import FiniteNumber, device_option, document_argument, version_option
 from dlm.cli.output import Output, duration, is_terminal, json_option, plural, typed, waiting
 from dlm.cli.project import find_project
@@ -239,10 +239,10 @@ def _print_report(output: Output, document: Path, report: MineReport) -> None:
         + (f"; {tally.judge_failed} got no score" if tally.judge_failed else ""),
         "threshold": f"{result.threshold:g} ({result.scale})",
     }
-    left_out = _counts(tally.skipped_candidates)
+    left_out = mining_counts(tally.skipped_candidates)
     if left_out:
         items["answers left out"] = left_out
-    skipped = _counts(result.skipped_prompts)
+    skipped = mining_counts(result.skipped_prompts)
     if skipped:
         items["questions skipped"] = skipped
     if result.over_limit:
@@ -324,10 +324,6 @@ def _applied_data(applied: ApplyReport | None) -> dict[str, Any] | None:
         "already": list(applied.already),
         "left_out": [{"id": item.pair_id, "reason": item.reason} for item in applied.left_out],
     }
-
-
-def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in counts.items() if count)
 
 
 def _short(text: str, width: int) -> str:
