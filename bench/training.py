@@ -48,6 +48,12 @@ class Cell:
     device: str = "cpu"
 
     @property
+    def command(self) -> str:
+        """What measures this cell again."""
+        named = {name: f"{value:g}" if name == "ratio" else value for name, value in asdict(self).items()}
+        return " ".join(["python bench/training.py", *(f"--{name} {value}" for name, value in named.items())])
+
+    @property
     def variants(self) -> tuple[str, ...]:
         """The sides: all of them at the main ratio, elsewhere those that the targets speak of."""
         if self.device != "cpu":
@@ -98,8 +104,12 @@ def measure(cell: Cell, steps: int, threads: int, work: Path) -> dict[str, Any]:
     return {
         **asdict(cell),
         **provenance(),
+        "command": f"{cell.command} --steps {steps} --threads {threads}",
         "commit": commit(),
         "threads": threads,
+        "load_average": round(
+            os.getloadavg()[1], 1
+        ),  # of the last five minutes; beside other jobs times mean less
         "pairs_per_step": size.rows_per_step(cell.method),
         "tokens": [
             sum(row.n_tokens for row in step) for step in rows[WARM_UP:]

@@ -37,7 +37,7 @@ gets its pages from the system; figures are medians of the others. *Times as fas
 | TRL default | as TRL comes: base in fp32, autocast to bf16, gradient checkpointing, reference scored in every step |
 
 Lengths are *equal*; *spread* (lognormal, σ = .5) with rows in any order; or *grouped*: spread, and rows of like length
-meet in a step, as TRL's `group_by_length` has it, which is its best setting for such rows. `tiny` is the embedded base with
+meet in a step, as with transformers' `group_by_length`. `tiny` is the embedded base with
 144 tokens a row, `135m` the shape of SmolLM2-135M with random weights and 256. A pair's prompt is counted once in tokens/s.
 *Work* is the share of TRL best's matrix operations that are executed; *utilisation* is executed operations a second over
 those of the best matrix product of the model's shapes, measured in the same process with the same kernels. *Memory* is the
@@ -134,11 +134,11 @@ def _origins(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "lengths": record["regime"],
             "commit": f"`{record['commit']}`",
             "when": record["when"].partition("T")[0],
+            "load": record.get("load_average", ""),
             "processor": record["machine"]["processor"],
             "torch": record["versions"]["torch"],
             "TRL": record["versions"]["trl"],
-            "command": f"`python bench/training.py --size {record['size']} --method {record['method']}"
-            f" --ratio {record['ratio']:g} --regime {record['regime']}`",
+            "command": f"`{record['command']}`",
         }
         for record in records
     ]

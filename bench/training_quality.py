@@ -40,6 +40,8 @@ def curves(cell: Cell, steps: int, epochs: int, threads: int, work: Path) -> dic
     return {
         **asdict(cell),
         **provenance(),
+        "command": f"python bench/training_quality.py --size {cell.size} --method {cell.method}"
+        f" --steps {steps} --epochs {epochs} --threads {threads}",
         "commit": commit(),
         "threads": threads,
         "steps": steps,
