@@ -79,18 +79,25 @@ def test_bug_11_a_row_does_not_feel_its_neighbour(model: Any, name: str) -> None
     """Bit for bit: another row, or another answer to the same prompt, changes nothing."""
     first, second = grown(4, 6, 4, 9), grown(5, 8, 3, 2)
     layout = Layout.of(name, model, None, "cpu")
+    spans = [slice(0, 4), slice(4, 13), slice(13, 16), slice(16, 18)]  # the scored tokens of each answer
     before = layout.scores(model, [first, second]).logprobs
-    other_row = Grown(tuple((t + 1) % VOCABULARY for t in second.prompt), second.branches)
-    after = layout.scores(model, [first, other_row]).logprobs
-    assert torch.equal(before[:13], after[:13])
-    assert not torch.equal(before[13:], after[13:])
-    other_answer = Grown(
-        first.prompt, (first.branches[0], tuple((t + 1) % VOCABULARY for t in first.branches[1]))
-    )
-    after = layout.scores(model, [other_answer, second]).logprobs
-    assert torch.equal(before[:4], after[:4])
-    assert torch.equal(before[13:], after[13:])
-    assert not torch.equal(before[4:13], after[4:13])
+    changes: list[
+        tuple[list[Grown], set[int]]
+    ] = [  # a batch, and the answers that may feel what is new in it
+        ([first, Grown(other(second.prompt), second.branches)], {2, 3}),
+        ([Grown(other(first.prompt), first.branches), second], {0, 1}),
+        ([Grown(first.prompt, (other(first.branches[0]), first.branches[1])), second], {0}),
+        ([Grown(first.prompt, (first.branches[0], other(first.branches[1]))), second], {1}),
+    ]
+    for batch, feel in changes:
+        after = layout.scores(model, batch).logprobs
+        unlike = {number for number, span in enumerate(spans) if not torch.equal(before[span], after[span])}
+        assert unlike == feel
+
+
+def other(ids: tuple[int, ...]) -> tuple[int, ...]:
+    """As many tokens, every one another."""
+    return tuple((token + 1) % VOCABULARY for token in ids)
 
 
 @pytest.mark.parametrize("name", LAYOUT_NAMES)

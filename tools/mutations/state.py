@@ -90,10 +90,21 @@ _REFERENCE = (
     ),
     Fault(
         9,
-        "the scoring head is not saved",
-        "training/reward.py",
-        ', modules_to_save=["score"]',
-        "",
+        "the scoring head is not saved with the adapter",
+        "training/checkpoints.py",
+        "        model.save_pretrained(str(folder), safe_serialization=True)\n",
+        "        model.save_pretrained(str(folder), safe_serialization=True)\n"
+        '        file = str(folder / "adapter_model.safetensors")\n'
+        "        tensors = load_file(file)\n"
+        '        save_file({name: t for name, t in tensors.items() if "score" not in name}, file)\n',
+        (_SCORES,),
+    ),
+    Fault(
+        9,
+        "a merged export leaves the adapter out",
+        "model/reward.py",
+        "        whole = self.model.merge_and_unload() if self.adapter is not None",
+        "        whole = self.model.unload() if self.adapter is not None",
         (_SCORES,),
     ),
     Fault(
