@@ -8,6 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    FalconConfig,
+    OPTConfig,
+    PretrainedConfig,
+    Starcoder2Config,
+)
 
 from bases_on_the_spot import make_base, spec_of
 from dlm.errors import TrainingError, UsageError
@@ -22,6 +30,7 @@ from dlm.training import (
     score_held_out,
     start_adapter,
 )
+from dlm.training.adapters import without_dropout
 from dlm.training.checkpoints import save_adapter
 from dlm.training.loop import Plan
 from phase_runs import PAIRS, ROWS, chat, make_version, pair, run, started, stir, trainable
@@ -87,6 +96,30 @@ def test_nothing_is_dropped(kind: str, tmp_path: Path) -> None:
         stir(model).train()
         assert torch.equal(model(ids).logits, model(ids).logits)
         assert model.peft_config["default"].lora_dropout == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        OPTConfig(ffn_dim=24, word_embed_proj_dim=16, dropout=0.5, attention_dropout=0.5, layerdrop=0.5),
+        FalconConfig(hidden_dropout=0.5, attention_dropout=0.5),
+        Starcoder2Config(
+            num_key_value_heads=2, residual_dropout=0.5, embedding_dropout=0.5, attention_dropout=0.5
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_nothing_is_dropped_by_bases_that_keep_a_rate_of_their_own(config: PretrainedConfig) -> None:
+    """They have no layer of dropout to switch off: a number on a module or in the configuration says how much."""
+    sizes = {"vocab_size": 61, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config.update({**sizes, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0})
+    lora = LoraConfig(target_modules="all-linear", lora_dropout=0.5, task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_config(config), lora)
+    ids = torch.arange(8)[None]
+    noisy = stir(model).train()
+    assert not torch.equal(noisy(input_ids=ids).logits, noisy(input_ids=ids).logits)
+    quiet = without_dropout(model)
+    assert torch.equal(quiet(input_ids=ids).logits, quiet(input_ids=ids).logits)
 
 
 def test_an_adapter_that_was_loaded_for_use_is_not_trained(base: Path, version: Path) -> None:

@@ -71,11 +71,19 @@ def without_dropout(model: Any) -> Any:
                 module.lora_dropout[name] = torch.nn.Identity()
         elif isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        # OPT, BLOOM and StarCoder2 call the function with a rate of their own, Falcon with its configuration's
+        _zero_rates(module)
+        _zero_rates(getattr(module, "config", None))
     for config in model.peft_config.values():
         config.lora_dropout = 0.0
     return model
+
+
+def _zero_rates(holder: Any) -> None:
+    """Set every rate of dropout that an object holds to 0: `dropout`, `attn_pdrop`, `layerdrop` …"""
+    for name, value in list(getattr(holder, "__dict__", {}).items()):
+        if "drop" in name and isinstance(value, float):
+            setattr(holder, name, 0.0)
 
 
 def adapter_hash(model: Any) -> str:
