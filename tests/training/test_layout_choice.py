@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import Gemma2Config, GPT2Config, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
 
 from dlm.errors import UsageError
+from dlm.model import can_run_headless
 from dlm.training.layout import Layout
 from dlm.training.layout_choice import choose_layout
 from small_models import VOCABULARY, adapted, config_of, grown
@@ -77,6 +78,14 @@ def test_capped_logits_are_scored_by_the_whole_model() -> None:
     assert "after its head" in choice.reason
     plain = Layout.of("plain", model, 0, "cpu").scores(model, PAIRS).logprobs
     torch.testing.assert_close(choice.value.scores(model, PAIRS).logprobs, plain, rtol=0, atol=1e-4)
+
+
+def test_a_cap_is_seen_on_logits_too_small_for_it_to_show() -> None:
+    """A model of random weights learns, and then its logits reach the cap."""
+    config = Gemma2Config(**SMALL, final_logit_softcapping=30.0)
+    assert not can_run_headless(AutoModelForCausalLM.from_config(config))
+    config.final_logit_softcapping = None
+    assert can_run_headless(AutoModelForCausalLM.from_config(config))
 
 
 def test_a_base_whose_numbers_differ_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,11 +43,14 @@ def trunk_states(model: Any, **inputs: Any) -> Tensor:
 def can_run_headless(model: Any) -> bool:
     """Whether head(hidden state) gives the model's own logits.
 
-    Some architectures scale or cap the logits after the head; four tokens tell. There the whole model is run.
+    Some architectures scale or cap the logits after the head; four tokens tell. There the whole model is run. A cap does
+    nothing to logits near 0, such as a young model's, and would show only later: it is read from the configuration.
     """
     inner = inner_model(model)
     head = inner.get_output_embeddings()
     if not isinstance(head, torch.nn.Linear) or inner.base_model is inner:
+        return False
+    if getattr(inner.config.get_text_config(), "final_logit_softcapping", None):
         return False
     device = model.get_input_embeddings().weight.device
     ids = torch.arange(_PROBE_TOKENS, device=device).remainder(head.weight.shape[0]).unsqueeze(0)
