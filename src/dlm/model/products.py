@@ -23,13 +23,13 @@ def choose_products(device: str, dtype: str) -> Choice[str]:
     """
     if device != "cpu":
         return Choice("torch", f"{device} has its own")
-    if dtype != "fp32":
-        return Choice("onednn", "heads and norms of a bf16 base are multiplied in fp32")
     if not hasattr(torch.backends.mkldnn, "matmul") or not torch.backends.mkldnn.is_available():
         return Choice("torch", "this build of torch has no other")
     errors = {name: _largest_error(name) for name in ("torch", "onednn")}
     if errors["onednn"] > 8 * errors["torch"]:
         return Choice("torch", "oneDNN rounds its inputs on this processor")
+    if dtype != "fp32":
+        return Choice("onednn", "heads and adapters of a bf16 base are multiplied in fp32")
     left, right = _operands()
     seconds = {}
     for name in ("torch", "onednn"):
