@@ -146,3 +146,32 @@ def test_a_phase_s_values_that_do_not_fit_are_refused_by_name(assignment: str) -
         settle({}, {}, {name: value})
     assert f"{name}:" in fault.value.message
     assert f"{name}=" in fault.value.found
+
+
+@pytest.mark.parametrize(
+    ("method", "named", "unread"),
+    [
+        ("orpo", "beta", True), ("orpo", "loss_type", True), ("simpo", "reference", True), ("dpo", "gamma", True),
+        ("dpo", "beta", False), ("simpo", "beta", False), ("simpo", "gamma", False), ("orpo", "alpha", False),
+    ],
+)  # fmt: skip
+def test_a_flag_that_the_method_does_not_read_is_refused(method: str, named: str, unread: bool) -> None:
+    values = {"beta": "0.2", "alpha": "0.2", "gamma": "0.2", "loss_type": "hinge", "reference": "base"}
+    flags = {"preference.method": method, f"preference.{named}": values[named]}
+    if not unread:
+        assert getattr(resolve_preference({}, {}, flags)[0], named) == 0.2
+        return
+    with pytest.raises(UsageError, match=f"preference.{named}: not read by the method {method}"):
+        resolve_preference({}, {}, flags)
+    # a header keeps its numbers while methods are tried
+    assert resolve_preference({named: values[named]}, {}, {"preference.method": method})[0].method == method
+
+
+def test_a_bases_weight_of_the_chosen_answers_is_not_added_to_that_of_orpo() -> None:
+    base = {"preference.sft_weight": Choice(0.5, "measured with dpo")}
+    assert resolve_preference({}, base, {})[0].sft_weight == 0.5
+    recipe, origins = resolve_preference({}, base, {"preference.method": "orpo"})
+    assert recipe.sft_weight == 0.0
+    assert "already" in origins["preference.sft_weight"]
+    stated = {"preference.method": "orpo", "preference.sft_weight": 0.25}
+    assert resolve_preference({}, base, stated)[0].sft_weight == 0.25

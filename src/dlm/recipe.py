@@ -228,6 +228,13 @@ PHASE_KNOBS: Final[Mapping[str, type[PreferenceRecipe] | type[RewardRecipe]]] = 
 }
 """The knobs that one phase alone has, by the phase's name: `beta` is written `preference.beta` beside those of `Recipe`."""
 
+_READ_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    "beta": ("dpo", "simpo"),
+    "loss_type": ("dpo",),
+    "reference": ("dpo",),
+    "alpha": ("orpo",),
+    "gamma": ("simpo",),
+}  # knobs of the preference phase that some methods alone read; a header may state them for any
 _REPLACED: Final = ("learning_rate", "num_epochs")  # knobs of `Recipe` whose value a phase brings itself
 _STATED: Final = ("flag", "header")
 
@@ -351,10 +358,25 @@ def resolve_preference(
         base_defaults, flags: by names such as `preference.beta`; others are not looked at.
 
     Raises:
-        UsageError: a flag's value is out of range (all such values are named).
+        UsageError: a flag's value is out of range (all such values are named), or a flag that the method does not read.
     """
     values, origins = _settle(PreferenceRecipe, header, base_defaults, flags, "preference.")
-    return _checked(PreferenceRecipe, values, "preference."), origins
+    recipe = _checked(PreferenceRecipe, values, "preference.")
+    unread = {
+        knob: methods
+        for name, methods in _READ_BY.items()
+        if (knob := f"preference.{name}") in flags and recipe.method not in methods
+    }
+    if unread:
+        raise UsageError(
+            f"{', '.join(unread)}: not read by the method {recipe.method}",
+            expected="; ".join(f"{knob} with {' or '.join(methods)}" for knob, methods in unread.items()),
+            next_step="leave it out, or name another --method",
+        )
+    if recipe.method == "orpo" and origins["preference.sft_weight"].startswith("base"):
+        origins["preference.sft_weight"] = "orpo has the chosen answers' own loss already"
+        recipe = recipe.model_copy(update={"sft_weight": 0.0})
+    return recipe, origins
 
 
 def resolve_reward(
