@@ -129,7 +129,7 @@ BAD_PAIRS: dict[str, tuple[Any, str]] = {
     "no prompt in turns": ({"chosen": [assistant("c")], "rejected": [assistant("r")]}, "no prompt"),
     "unknown key": ({**OK, "margin": 2}, "'margin' (take columns"),
     "empty": ({**OK, "chosen": " \n"}, "chosen: expected a text that is not empty"),
-    "number": ({**OK, "chosen": 3}, "chosen: expected a list of messages, found a number"),
+    "number": ({**OK, "chosen": 3}, "chosen: expected a text, found a number"),
     "nul": ({**OK, "rejected": "a\x00"}, "NUL"),
     "surrogate": ('{"prompt": "p", "chosen": "\\ud800", "rejected": "r"}', "lone surrogate"),
     "one score": ({**OK, "chosen_score": 1}, "both scores or none"),

@@ -320,6 +320,10 @@ def test_a_cache_that_cannot_be_written_stops_nothing(setting: Setting) -> None:
     cache = ReferenceCache(setting.cache)
     cache.write(answers(1))
     assert "not kept" in cache.notes[0]
+    nowhere = ReferenceCache(setting.cache.parent / ("long" * 100))  # no name a disk takes
+    assert nowhere.read(list(answers(1))) == {}
+    nowhere.write(answers(1))
+    assert "not kept" in nowhere.notes[0]
 
 
 def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def _openai_messages(value: Any) -> Any:
 
 
 def _question(value: Any, name: str, system_prompt: str | None) -> str:
-    if isinstance(value, str):
+    if not isinstance(value, list):
         return text_of(value, name)
     turns = turns_of(value, name, system_prompt)
     require_roles(turns, ("user",), name)
@@ -157,7 +157,7 @@ def _question(value: Any, name: str, system_prompt: str | None) -> str:
 
 def _answer(value: Any, name: str, system_prompt: str | None) -> tuple[str | None, str]:
     """An answer, with the question before it when the value is a whole conversation."""
-    if isinstance(value, str):
+    if not isinstance(value, list):
         return None, text_of(value, name)
     turns = turns_of(value, name, system_prompt)
     if len(turns) == 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import sqlite3
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ class ReferenceCache:
 
     def read(self, keys: Sequence[bytes]) -> dict[bytes, CachedAnswer]:
         """Those of the answers that are kept; one whose bytes changed on the disk is not."""
-        if not self._path.exists():
+        if not os.path.exists(self._path):  # False, and no error, where the folder cannot be looked into
             return {}
         found: dict[bytes, CachedAnswer] = {}
         spoilt = 0
