@@ -22,6 +22,7 @@ from transformers.activations import SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
 from dlm.model import choose_products, inner_model, matrix_products
+from dlm.training.pages import keep_pages
 
 __all__ = ["accelerated", "choose_products"]
 
@@ -41,6 +42,7 @@ def accelerated(model: Any, products: str) -> Iterator[None]:
     if next(model.parameters()).device.type != "cpu":
         yield
         return
+    keep_pages()
     with ExitStack() as stack:
         stack.enter_context(matrix_products(products))
         swaps = _swaps(model)
