@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig, MptConfig
 
 from dlm.errors import UsageError
 from dlm.model import can_run_headless
@@ -54,6 +54,7 @@ def test_a_layout_can_be_named() -> None:
     [
         (Gemma2Config(**SMALL, final_logit_softcapping=3.0, sliding_window=4), "whole row"),
         (MistralConfig(**SMALL, sliding_window=4), "whole row"),
+        (MptConfig(vocab_size=VOCABULARY, d_model=16, n_heads=4, n_layers=2), "does not take it"),
     ],
 )
 def test_bases_that_break_the_other_layouts_fall_back_to_the_plain_one(config: object, why: str) -> None:

@@ -91,7 +91,7 @@ def _fault(model: Any, plain: Layout, layout: Layout, sample: Sequence[Tree], no
         with torch.no_grad():
             expected = plain.scores(model, sample).logprobs
             found = layout.scores(model, sample).logprobs
-    except (DlmError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+    except (DlmError, TypeError, ValueError, RuntimeError, AttributeError, LookupError) as error:
         return f"this base does not take it ({str(error).partition(chr(10))[0]})"
     finally:
         model.train(training)
