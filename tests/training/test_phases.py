@@ -256,6 +256,18 @@ def test_bug_10_every_trainable_tensor_moves_in_one_step(base: Path, tmp_path: P
     assert all(torch.equal(parameters[name], value) for name, value in frozen.items())
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_what_needs_held_out_rows_says_when_there_are_none(base: Path, tmp_path: Path, phase: str) -> None:
+    asked = Recipe(keep_best=True, early_stopping=2, layout="plain")
+    for val_fraction, notes in ((0.0, 1), (0.2, 0)):
+        recipe = asked.model_copy(update={"val_fraction": val_fraction})
+        prepared, _, _ = prepared_for(phase, base, recipe, tmp_path)
+        said = [note for note in prepared.preflight.notes if "keep_best and early_stopping" in note]
+        assert len(said) == notes
+    unasked, _, _ = prepared_for(phase, base, Recipe(val_fraction=0.0, layout="plain"), tmp_path)
+    assert not any("held out" in note for note in unasked.preflight.notes)
+
+
 def test_a_fresh_adapter_follows_from_the_seed_alone_and_changes_nothing_yet(base: Path) -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     policy = load_policy(spec_of(base), device="cpu")

@@ -31,6 +31,7 @@ from dlm.training.prepared import (
     refuse_if_many_skipped,
     settle,
     special_tokens_in,
+    without_validation,
 )
 from dlm.training.reference import ReferenceCache, Scorer, compute_reference
 from dlm.training.sft import sft_monitors
@@ -162,7 +163,7 @@ def prepare_preference(
         special_tokens=special_tokens_in(policy, pair_texts(split.selected)),
         split_reason=split.reason,
         reference=report,
-        notes=cache.notes,
+        notes=[*without_validation(recipe, split.validation), *cache.notes],
     )
     return Prepared(
         train=split.train,

@@ -288,6 +288,15 @@ def preflight_of(
     )
 
 
+def without_validation(recipe: Recipe, validation: Sequence[Any]) -> list[str]:
+    """A note where the recipe asks for what held-out rows decide, and none are held out."""
+    asked = {"keep_best": recipe.keep_best, "early_stopping": recipe.early_stopping is not None}
+    unread = [name for name, is_asked in asked.items() if is_asked]
+    if validation or not unread:
+        return []
+    return [f"nothing is held out to tell which step is best: no effect of {' and '.join(unread)}"]
+
+
 def special_tokens_in(policy: Policy, texts: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Control tokens of the base that stand in (place, text), with their places; they are learnt as text."""
     return [(place, token) for place, text in texts for token in policy.chat.special_tokens_in(text)]

@@ -22,7 +22,15 @@ from dlm.training.pair_files import Scalar, ScalarCounts, pairs_from_scalars
 from dlm.training.pairs import Pair
 from dlm.training.planning import derived_seed
 from dlm.training.preference import PAIR_SELECTION, pair_texts, split_and_encode
-from dlm.training.prepared import Prepared, Stored, limit_of, preflight_of, settle, special_tokens_in
+from dlm.training.prepared import (
+    Prepared,
+    Stored,
+    limit_of,
+    preflight_of,
+    settle,
+    special_tokens_in,
+    without_validation,
+)
 
 __all__ = ["add_reward_head", "prepare_reward", "save_reward_model"]
 
@@ -103,7 +111,7 @@ def prepare_reward(
         skipped=split.skipped,
         special_tokens=special_tokens_in(policy, pair_texts(split.selected)),
         split_reason=split.reason,
-        notes=[_about(counts)] if scalars else [],
+        notes=[*without_validation(recipe, split.validation), *([_about(counts)] if scalars else [])],
     )
     return Prepared(
         train=split.train,

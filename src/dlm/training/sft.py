@@ -28,6 +28,7 @@ from dlm.training.prepared import (
     refuse_if_many_skipped,
     settle,
     special_tokens_in,
+    without_validation,
 )
 from dlm.training.reference import ReferenceCache, ReferenceReport, Scorer, compute_reference
 
@@ -93,7 +94,10 @@ def prepare_sft(
         ),
         split_reason=split_reason,
         reference=report,
-        notes=[] if cache is None else cache.notes,
+        notes=[
+            *without_validation(recipe, validation.examples),
+            *([] if cache is None else cache.notes),
+        ],
     )
     return Prepared(
         train=train.examples,
