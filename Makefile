@@ -56,7 +56,7 @@ lint: install-dev  ## format, lint, types, floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-mutations: install-dev  ## put known bugs into a copy, one by one: a test must fail each time (half an hour)
+mutations: install-dev  ## put known bugs into a copy, one by one: a test must fail each time (20 minutes)
 	$(BIN)/python -m tools.mutations
 
 bench: install-dev  ## benchmarks; results land in bench/results

@@ -9,6 +9,7 @@ when a fault survives, and 2 when a fault's text is not in the source or the tes
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.mutations", description=__doc__.partition("\n")[0])
     parser.add_argument("--bug", type=int, action="append", choices=list(BUGS), help="only this bug's faults")
     wanted = parser.parse_args().bug
+    # shells start background jobs deaf to SIGINT, and so would be the runs that tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     faults = [fault for fault in FAULTS if wanted is None or fault.bug in wanted]
     began = time.perf_counter()
     try:
@@ -41,9 +44,8 @@ def main() -> int:
     table = [verdict.row for verdict in verdicts]
     if wanted is None:
         seconds = round(time.perf_counter() - began)
-        write_report(
-            "mutations", table, faults=len(faults), survived=survived, seconds=seconds, commit=commit()
-        )
+        facts = {"faults": len(faults), "survived": survived, "seconds": seconds, "commit": commit()}
+        write_report("mutations", table, command="python -m tools.mutations", **facts)
     else:
         print_table(table)
     print(f"{len(faults) - survived} of {len(faults)} faults were noticed")

@@ -102,9 +102,11 @@ def run_tests(root: Path, tests: Sequence[str], *, first_failure: bool = False) 
         }
     )
     command = [sys.executable, "-m", "pytest", *tests, "-p", "no:cacheprovider", "-q", "--tb=short"]
-    command += [f"--timeout={_TEST_LIMIT_S}", f"--junitxml={report}", *(["-x"] if first_failure else [])]
+    command += [f"--timeout={_TEST_LIMIT_S}", f"--junitxml={report}", f"--basetemp={root / 'tmp'}"]
+    command += ["-x"] if first_failure else []
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
     test, why = _first_failure(report) if report.exists() else ("", "")
+    why = why.replace(f"{root}{os.sep}", "")[:_SHOWN]  # the copy's place is nobody's concern
     return Result(done.returncode, test, why, done.stdout + done.stderr)
 
 
@@ -114,6 +116,5 @@ def _first_failure(report: Path) -> tuple[str, str]:
         for kind in ("failure", "error"):
             found = case.find(kind)
             if found is not None:
-                why = found.get("message", "").partition("\n")[0]
-                return case.get("name", ""), why[:_SHOWN]
+                return case.get("name", ""), found.get("message", "").partition("\n")[0]
     return "", ""
