@@ -59,39 +59,31 @@ def _attend(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' attention interface. query (B, H, T, D), key and value (B, K, L, D) → (B, T, H, D)."""
+    """transformers' attention interface. query (B, H, T, D), key and value (B, K, L, D) → (B, T, H, D).
+
+    Its products stay with torch: oneDNN makes a kernel for every L, and the library's fused attention makes many small
+    products, on each of which oneDNN spends what it costs to look a kernel up (55 µs per row and layer on the embedded
+    base, against 5).
+    """
     rows, heads, tokens, width = query.shape
     shared = attention_mask is None or (attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1)
     known = all(
         value is None for name, value in options.items() if name in ("position_bias", "s_aux", "softcap")
     )
-    if tokens > 1 or dropout or not shared or not known or query.dtype != torch.float32:
-        return _library(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
-        )
-    scale = width**-0.5 if scaling is None else scaling
-    grouped = (query * scale).view(rows, key.shape[1], -1, width)  # (B, K, G, D)
-    scores = grouped @ key.transpose(2, 3)  # (B, K, G, L)
-    if attention_mask is not None:
-        scores.masked_fill_(~attention_mask, -torch.inf)
-    mixed = scores.softmax(-1) @ value  # (B, K, G, D)
-    return mixed.view(rows, 1, heads, value.shape[-1]), None
-
-
-def _library(*args: Any, **options: Any) -> tuple[Tensor, None]:
-    """The library's fused attention with torch's own kernels.
-
-    It makes many small products, on each of which oneDNN spends what it costs to look a kernel up: 55 µs per row and
-    layer on the embedded base, against 5.
-    """
-    settings = torch.backends.mkldnn.matmul
-    before = settings.fp32_precision
-    settings.fp32_precision = "ieee"
-    try:
-        result: tuple[Tensor, None] = sdpa_attention_forward(*args, **options)
-        return result
-    finally:
-        settings.fp32_precision = before
+    other = tokens > 1 or dropout or not shared or not known or query.dtype != torch.float32
+    with matrix_products("torch"):
+        if other:
+            result: tuple[Tensor, None] = sdpa_attention_forward(
+                module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+            )
+            return result
+        scale = width**-0.5 if scaling is None else scaling
+        grouped = (query * scale).view(rows, key.shape[1], -1, width)  # (B, K, G, D)
+        scores = grouped @ key.transpose(2, 3)  # (B, K, G, L)
+        if attention_mask is not None:
+            scores.masked_fill_(~attention_mask, -torch.inf)
+        mixed = scores.softmax(-1) @ value  # (B, K, G, D)
+        return mixed.view(rows, 1, heads, value.shape[-1]), None
 
 
 AttentionInterface.register(_NAME, _attend)

@@ -65,12 +65,15 @@ def _median_seconds(call: Callable[[], object], repeats: int = 7) -> float:
 @contextmanager
 def matrix_products(products: str) -> Iterator[None]:
     """Multiply fp32 matrices on CPU with "torch" or "onednn" while the context lasts."""
-    if products == "torch":
+    settings = getattr(torch.backends.mkldnn, "matmul", None)
+    wanted = (
+        "bf16" if products == "onednn" else "ieee"
+    )  # bf16: allowed, not taken; `choose_products` made sure
+    if settings is None or settings.fp32_precision == wanted:
         yield
         return
-    settings = torch.backends.mkldnn.matmul
     before = settings.fp32_precision
-    settings.fp32_precision = "bf16"  # allowed, not taken: `choose_products` made sure
+    settings.fp32_precision = wanted
     try:
         yield
     finally:

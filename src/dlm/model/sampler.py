@@ -9,6 +9,7 @@ Notation: B live rows, U different prompts of a batch, L cached positions, V voc
 from __future__ import annotations
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -34,6 +35,7 @@ _LOGIT_BYTES = 1 << 29  # logits and what sampling derives from them, for one st
 _LOGIT_COPIES = 8  # arrays of (B, V) that live at once
 _PREFILL_TOKENS = 16_384  # prompt tokens read in one pass
 _FEW_ROWS = 8  # below, a product takes its time from reading the weights, whoever multiplies
+_STRIDE = 8  # rows by which a large batch shrinks
 _MOST_ROWS = 256  # beyond this a CPU gains nothing
 
 
@@ -255,11 +257,14 @@ def _evaluating(model: Any) -> Iterator[None]:
 def _run(policy: Policy, rows: list[_Row], settings: Settings) -> Iterator[list[_Row]]:
     """Sample one batch; after every step, the rows that took a token."""
     state = _State(policy, rows, settings)
-    live = rows
+    batch = rows
     step = 0
-    while live:
-        tokens, logprobs = state.choose(live, step)
-        for row, token, logprob in zip(live, tokens, logprobs, strict=True):
+    while any(row.finish is None for row in batch):
+        tokens, logprobs = state.choose(batch, step)
+        live = [row for row in batch if row.finish is None]
+        for row, token, logprob in zip(batch, tokens, logprobs, strict=True):
+            if row.finish is not None:
+                continue
             if not math.isfinite(logprob):
                 raise NonFiniteError(
                     "the model's scores are not finite numbers, so nothing can be sampled",
@@ -268,14 +273,25 @@ def _run(policy: Policy, rows: list[_Row], settings: Settings) -> Iterator[list[
                 )
             row.take(token, logprob, policy, settings)
         yield live
-        kept = [place for place, row in enumerate(live) if row.finish is None]
-        if len(kept) < len(live):
+        kept = _kept(batch)
+        if len(kept) < len(batch):
             state.keep(kept)
             tokens = [tokens[place] for place in kept]
-            live = [live[place] for place in kept]
-        if live:
+            batch = [batch[place] for place in kept]
+        if any(row.finish is None for row in batch):
             state.advance(tokens)
         step += 1
+
+
+def _kept(batch: Sequence[_Row]) -> list[int]:
+    """The places of the rows to go on with: those that still write, and in a large batch a few that are done.
+
+    So a large batch shrinks in strides, and the libraries need kernels for few sizes.
+    """
+    writing = [place for place, row in enumerate(batch) if row.finish is None]
+    size = len(writing) if len(writing) <= 4 * _STRIDE else math.ceil(len(writing) / _STRIDE) * _STRIDE
+    done = (place for place, row in enumerate(batch) if row.finish is not None)
+    return sorted([*writing, *itertools.islice(done, size - len(writing))])
 
 
 class _State:
