@@ -89,7 +89,11 @@ def test_a_phase_s_knobs_are_settled_alike() -> None:
     knobs, origins = resolve_preference({"learning_rate": 2e-5, "beta": 0.7, "method": "simpo"}, BASE, flags)
     assert (knobs.beta, origins["preference.beta"]) == (0.2, "flag")
     assert (knobs.learning_rate, origins["preference.learning_rate"]) == (2e-5, "header")
-    assert (knobs.method, knobs.gamma, origins["preference.gamma"]) == ("simpo", 0.5, "default")
+    assert (knobs.method, knobs.gamma, origins["preference.gamma"]) == (
+        "simpo",
+        1.0,
+        "default of simpo (arXiv 2405.14734)",
+    )
     bare, origins = resolve_preference({}, BASE, {})
     assert (bare.learning_rate, origins["preference.learning_rate"]) == (1e-3, "base: tiny")
     assert set(origins) == {f"preference.{name}" for name in PreferenceRecipe.model_fields}
@@ -175,3 +179,12 @@ def test_a_bases_weight_of_the_chosen_answers_is_not_added_to_that_of_orpo() -> 
     assert "already" in origins["preference.sft_weight"]
     stated = {"preference.method": "orpo", "preference.sft_weight": 0.25}
     assert resolve_preference({}, base, stated)[0].sft_weight == 0.25
+
+
+def test_simpo_brings_its_own_scale_and_margin() -> None:
+    recipe, origins = resolve_preference({}, {}, {"preference.method": "simpo"})
+    assert (recipe.beta, recipe.gamma) == (2.0, 1.0)
+    assert "2405.14734" in origins["preference.beta"]
+    stated, _ = resolve_preference({"beta": 0.5}, {}, {"preference.method": "simpo"})
+    assert (stated.beta, stated.gamma) == (0.5, 1.0)
+    assert resolve_preference({}, {}, {})[0].beta == 0.1

@@ -167,10 +167,16 @@ class PreferenceNumbers(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     beta: float = Field(
-        0.1, gt=0, description="DPO: how strongly the reference holds the policy back; SimPO: scale"
+        0.1,
+        gt=0,
+        description="DPO: how strongly the reference holds the policy back; SimPO: scale of its rewards (there 2 by default)",
     )
     alpha: float = Field(0.1, ge=0, description="ORPO: weight of the odds-ratio term")
-    gamma: float = Field(0.5, ge=0, description="SimPO: margin that the chosen answer's reward must keep")
+    gamma: float = Field(
+        0.5,
+        ge=0,
+        description="SimPO: margin that the chosen answer's reward must keep (1 by default with simpo)",
+    )
     label_smoothing: float = Field(
         0.0,
         ge=0,
@@ -348,6 +354,9 @@ def resolve(
     return ResolvedRecipe(_checked(Recipe, values), origins)
 
 
+_SIMPO = {"beta": 2.0, "gamma": 1.0}  # its rewards are means per token: at DPO's beta no margin is in reach
+
+
 def resolve_preference(
     header: Mapping[str, Any], base_defaults: Mapping[str, Choice[Any]], flags: Mapping[str, Any]
 ) -> tuple[PreferenceRecipe, dict[str, str]]:
@@ -376,6 +385,11 @@ def resolve_preference(
     if recipe.method == "orpo" and origins["preference.sft_weight"].startswith("base"):
         origins["preference.sft_weight"] = "orpo has the chosen answers' own loss already"
         recipe = recipe.model_copy(update={"sft_weight": 0.0})
+    if recipe.method == "simpo":
+        for name, value in _SIMPO.items():
+            if origins[f"preference.{name}"] == "default":
+                origins[f"preference.{name}"] = "default of simpo (arXiv 2405.14734)"
+                recipe = recipe.model_copy(update={name: value})
     return recipe, origins
 
 

@@ -358,3 +358,11 @@ def test_the_choices_of_the_first_start_hold(make_document: Make) -> None:
     briefing = view.briefings[0]
     assert (briefing.layout.value, briefing.products.value) == (facts["layout"], facts["products"])
     assert briefing.layout.reason == briefing.products.reason == "as the run began"
+
+
+@pytest.mark.parametrize("knob", ["learning_rate", "num_epochs"])
+@pytest.mark.parametrize("phase", ["preference", "reward"])
+def test_knobs_that_a_phase_replaces_are_refused_by_name(make_document: Make, phase: str, knob: str) -> None:
+    with pytest.raises(UsageError, match=knob) as caught:
+        go(make_document(body=BODY), phase=phase, knobs={knob: "3"})
+    assert caught.value.next_step == f"--set {phase}.{knob}=3"

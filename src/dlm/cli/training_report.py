@@ -83,7 +83,7 @@ def _items_of_pairs(run: RunReport) -> dict[str, str]:
         ties = f", {run.accuracy.ties:.1%} ties counted half" if run.accuracy.ties else ", no ties"
         items["ranked right"] = (
             f"{right.value:.3f} [{right.low:.3f}, {right.high:.3f}] of {plural(right.n, 'held-out pair')}{ties}; "
-            + ("guessing scores 0.5" if run.phase == "reward" else "an untrained reference scores 0.5")
+            + ("an untrained reference scores 0.5" if run.method == "dpo" else "guessing scores 0.5")
         )
         items["margin"] = (
             f"{after['full_valid_rewards/margins']:.4f} (mean reward of the chosen over the rejected)"

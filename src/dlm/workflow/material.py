@@ -97,7 +97,7 @@ def read_material(document: Document, path: Path, spec: BaseSpec, files: Files, 
     pairs = pairs_of_document(document)
     for file in files.pairs:
         pairs.extend(read_pairs_file(file, system_prompt))
-    scalars = [scalar for file in files.scalars for scalar in read_scalars_file(file)]
+    scalars = [scalar for file in files.scalars for scalar in read_scalars_file(file, system_prompt)]
     return Material(document, path, spec, files, rows, pairs, scalars)
 
 
@@ -107,7 +107,6 @@ def say_what_is_not_used(document: Document, view: TrainView) -> None:
     stated = {
         "training.adapters": bool(header.training.adapters),
         "export": "export" in header.model_fields_set,
-        "judge": header.judge is not None,
         "evals": bool(header.evals),
     }
     unused = [key for key, is_stated in stated.items() if is_stated]

@@ -67,10 +67,22 @@ def refuse_unread(options: TrainOptions) -> None:
                 f"{', '.join(named)}: only the {phase} phase reads this, and it does not run with --phase {options.phase}",
                 next_step=f"--phase {phase}, or leave it out",
             )
+    if options.phase in ("preference", "reward"):
+        _refuse_sft_knobs(options)
     if options.scalars_files and "reward" not in possible:
         raise UsageError("--scalars is read by the reward phase alone", next_step="--phase reward")
     if options.rows_files and options.phase == "reward":
         raise UsageError("--rows is not read by the reward phase", next_step="leave it out, or --pairs FILE")
+
+
+def _refuse_sft_knobs(options: TrainOptions) -> None:
+    """The preference and reward phases bring their own rate and epochs."""
+    for name in ("learning_rate", "num_epochs"):
+        if name in options.knobs:
+            raise UsageError(
+                f"{name}: only the sft phase reads this, and it does not run with --phase {options.phase}",
+                next_step=f"--set {options.phase}.{name}={options.knobs[name]}",
+            )
 
 
 def warn_of_unread(options: TrainOptions, phases: Sequence[Phase], view: TrainView) -> None:
