@@ -66,14 +66,12 @@ def _median_seconds(call: Callable[[], object], repeats: int = 7) -> float:
 def matrix_products(products: str) -> Iterator[None]:
     """Multiply fp32 matrices on CPU with "torch" or "onednn" while the context lasts."""
     settings = getattr(torch.backends.mkldnn, "matmul", None)
-    wanted = (
-        "bf16" if products == "onednn" else "ieee"
-    )  # bf16: allowed, not taken; `choose_products` made sure
-    if settings is None or settings.fp32_precision == wanted:
+    onednn = products == "onednn"
+    if settings is None or (settings.fp32_precision == "bf16") == onednn:
         yield
         return
     before = settings.fp32_precision
-    settings.fp32_precision = wanted
+    settings.fp32_precision = "bf16" if onednn else "ieee"  # allowed, not taken: `choose_products` made sure
     try:
         yield
     finally:
