@@ -68,6 +68,7 @@ def test_apply_and_what_the_other_commands_then_see(document: Path) -> None:
     data = mined_data(document, "--threshold", "0.01", "--max-pairs", "2", "--apply")
     assert len(data["mined"]["applied"]["written"]) == 2
     assert data["mined"]["over_limit"] > 0
+    assert {pair["status"] for pair in data["mined"]["pairs"]} == {"applied"}
     assert sum(section.auto_mined for section in load(document).sections) == 2
     listed = json.loads(dlm("preference", "list", str(document), "--json").stdout)["data"]
     assert "applied" in json.dumps(listed)

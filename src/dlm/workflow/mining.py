@@ -166,6 +166,8 @@ def mine_pairs(path: Path, options: MineOptions, view: MiningView) -> MineReport
                 result = _run(store, plan, before, view, lambda: stop.reason)
         waiting = [pair for pair in result.pairs if pair.status in ("staged", "accepted", "applied")]
         applied = apply(store, path, batch=result.run_id) if options.apply and waiting else None
+        if applied is not None:
+            result = result_of(store, result.run_id)  # with what became of its pairs
         return MineReport(Choice(plan.version_name, plan.picked.reason), result, repeated, applied)
 
 
