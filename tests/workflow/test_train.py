@@ -420,7 +420,9 @@ def test_resume_and_fresh_exclude_each_other(make_document: Make, view: Any) -> 
 def test_header_keys_that_are_not_used_yet_are_named(make_document: Make, view: Any) -> None:
     document = make_document(header="judge: sway\nevals:\n  sheet:\n    task: spreadsheet\n")
     train(document, options(), view)
-    assert any("not used by this version of dlm: evals" in note for note in view.notes)  # mining reads the judge
+    assert any(
+        "not used by this version of dlm: evals" in note for note in view.notes
+    )  # mining reads the judge
 
 
 def test_a_second_training_makes_a_second_version(make_document: Make, view: Any) -> None:
