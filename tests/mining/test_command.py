@@ -80,6 +80,28 @@ def test_apply_and_what_the_other_commands_then_see(document: Path) -> None:
         assert finished[name] == data["mined"][name]
 
 
+def test_apply_writes_the_pairs_of_this_run_and_no_others(document: Path) -> None:
+    options = ("--threshold", "0.01", "--max-pairs", "3")
+    other = [pair["id"] for pair in mined_data(document, *options, "--seed", "7")["mined"]["pairs"]]
+    mined = [pair["id"] for pair in mined_data(document, *options)["mined"]["pairs"]]
+    assert len(mined) == 3
+    for word, pair_id in (("accept", other[0]), ("accept", mined[0]), ("reject", mined[1])):
+        dlm("preference", word, str(document), str(pair_id))
+    data = mined_data(document, *options, "--apply")["mined"]
+    assert data["repeated"]
+    assert [pair["id"] for pair in data["applied"]["written"]] == [mined[0], mined[2]]
+    assert {pair["id"]: pair["status"] for pair in data["pairs"]} == {
+        mined[0]: "applied",
+        mined[1]: "rejected",
+        mined[2]: "applied",
+    }
+    assert sum(section.auto_mined for section in load(document).sections) == 2
+    after = document.read_bytes()
+    again = mined_data(document, *options, "--apply")["mined"]
+    assert (again["applied"]["written"], again["applied"]["already"]) == ([], [mined[0], mined[2]])
+    assert document.read_bytes() == after
+
+
 def test_show_and_metrics_tell_of_it(document: Path) -> None:
     schema = json.loads((resources.files("dlm.cli") / "schemas" / "show.json").read_text(encoding="utf-8"))
     dlm("train", str(document), "--phase", "sft", "--max-steps", "1")

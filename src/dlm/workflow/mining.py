@@ -164,11 +164,20 @@ def mine_pairs(path: Path, options: MineOptions, view: MiningView) -> MineReport
                 result = result_of(store, before.id)
             else:
                 result = _run(store, plan, before, view, lambda: stop.reason)
-        waiting = [pair for pair in result.pairs if pair.status in ("staged", "accepted", "applied")]
-        applied = apply(store, path, batch=result.run_id) if options.apply and waiting else None
+        applied = _apply(store, path, result) if options.apply else None
         if applied is not None:
             result = result_of(store, result.run_id)  # with what became of its pairs
         return MineReport(Choice(plan.version_name, plan.picked.reason), result, repeated, applied)
+
+
+def _apply(store: Store, path: Path, result: MineResult) -> ApplyReport | None:
+    """Write exactly what this run mined, by number: that a person accepted some of it, or something of another run,
+    takes nothing away and adds nothing. What was rejected or reverted stays out. None where there is nothing.
+    """
+    ids = [pair.id for pair in result.pairs if pair.status in ("staged", "accepted")]
+    if not ids and any(pair.status == "applied" for pair in result.pairs):
+        return apply(store, path, batch=result.run_id)  # says that they stand there already
+    return apply(store, path, ids) if ids else None
 
 
 def dry_run(path: Path, options: MineOptions) -> MinePreview:
