@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 TORCH_INDEX := $(if $(DLM_TORCH_INDEX),--index-url $(DLM_TORCH_INDEX),)
 CONSTRAINTS := constraints.txt
+WORKERS ?= auto
+SPREAD := -n $(WORKERS) --maxprocesses 4 --dist loadfile
 
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
@@ -42,10 +44,10 @@ demo: install  ## train the example document and ask it before and after
 	$(BIN)/dlm demo
 
 test: install-dev lint  ## everything that CI runs (≤ 15 minutes)
-	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m 'not slow and not gpu'
+	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest $(SPREAD) -m 'not slow and not gpu'
 
 quick: install-dev  ## while working (≤ 90 seconds): no subprocess that loads torch
-	DLM_TEST_EXAMPLES=100 $(BIN)/pytest -m 'not slow and not gpu and not process and not big' -x
+	DLM_TEST_EXAMPLES=100 $(BIN)/pytest $(SPREAD) -m 'not slow and not gpu and not process and not big' -x
 
 slow: install-dev  ## by hand before a release; its log is committed under bench/results
 	DLM_TEST_EXAMPLES=2000 $(BIN)/pytest -m slow --no-header -vv --durations=3 2>&1 | tee bench/results/slow.log
