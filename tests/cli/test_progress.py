@@ -255,3 +255,21 @@ def test_pairs_are_watched_by_what_they_rank(briefing: Any, capsys: pytest.Captu
     shown = capsys.readouterr().err
     assert "loss 0.5000  ranked right 0.75  margin 0.125" in shown
     assert "held-out pairs ranked right 0.9000" in shown
+
+
+def test_pairs_that_tie_are_not_called_ranked_wrong(
+    briefing: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first step the policy is its own reference: no pair is ranked, and none is ranked wrong."""
+    start = {"rewards/accuracies": 0.0, "rewards/ties": 1.0, "rewards/margins": 0.0}
+    later = {"rewards/accuracies": 0.5, "rewards/ties": 0.25, "rewards/margins": 0.1}
+    with TrainProgress(Output("train", as_json=False)) as view:
+        view.briefing(briefing)
+        view.step(1, 2, {**start, "val_pref_acc": 0.5, "val_pref_ties": 0.9999999})
+        view.step(2, 2, {**later, "val_pref_acc": 0.5, "val_pref_ties": 0.0})
+    first, second = capsys.readouterr().err.splitlines()[-2:]
+    assert "all pairs tie" in first
+    assert "held-out pairs all tie" in first
+    assert "ranked right" not in first
+    assert "ranked right 0.50 (25% ties)" in second
+    assert "held-out pairs ranked right 0.5000" in second

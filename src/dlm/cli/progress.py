@@ -27,6 +27,8 @@ __all__ = ["NoProgress", "TrainProgress", "is_follower"]
 PLAIN_LINES = 20  # about as many as a run prints where stderr is no terminal
 ROOMY = 90  # columns that the live line takes with everything in it
 
+_ALL_TIE = 1 - 1e-6  # a share summed from micro-batches may miss 1 by its rounding
+
 _HELD_OUT = {
     "val_pref_acc": "held-out pairs ranked right",
     "valid_loss": "validation loss",
@@ -142,7 +144,7 @@ class TrainProgress:
     def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
         parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
         if "rewards/accuracies" in values:
-            parts.append(f"ranked right {values['rewards/accuracies']:.2f}")
+            parts.append(_ranked(values))
             if not self._narrow:
                 parts.append(f"margin {values['rewards/margins']:.3f}")
         if "tokens_per_second" in values and not self._narrow:
@@ -188,6 +190,20 @@ def _print_above(console: Console, text: str) -> None:
     console.print(Text.from_ansi(text), soft_wrap=True)
 
 
+def _ranked(values: Mapping[str, float]) -> str:
+    """The share of a step's pairs that are ranked right, beside that of ties: a model that ranks none is not wrong."""
+    right, ties = values["rewards/accuracies"], values.get("rewards/ties", 0.0)
+    if ties > _ALL_TIE:
+        return "all pairs tie"
+    return f"ranked right {right:.2f}" + (f" ({ties:.0%} ties)" if ties else "")
+
+
 def _held_out(values: Mapping[str, float]) -> str:
     """The held-out metrics that a person watches, as far as they were measured at this step."""
-    return "  ".join(f"{label} {values[name]:.4f}" for name, label in _HELD_OUT.items() if name in values)
+    return "  ".join(
+        "held-out pairs all tie"
+        if name == "val_pref_acc" and values.get("val_pref_ties", 0.0) > _ALL_TIE
+        else f"{label} {values[name]:.4f}"
+        for name, label in _HELD_OUT.items()
+        if name in values
+    )
