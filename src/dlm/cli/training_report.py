@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 from dlm.cli.output import Output, duration, plural, typed
 
 if TYPE_CHECKING:
+    from dlm.store import Version
     from dlm.workflow.views import RunReport
 
 __all__ = ["print_report", "report_data"]
 
+NOT_OF_THE_LOSS = ("learning_rate", "num_epochs", "min_margin", "include_mined")  # of the knobs of a phase
 LAST_TENTH = 0.1  # of the steps: what a report's `smoothed_loss` is the mean of
 
 
@@ -121,8 +123,8 @@ def _probes(run: RunReport) -> str:
 
 
 def _previous(dlm_id: str, run: RunReport) -> str | None:
-    """The version that was current before this one; of a version of the same phase with its training loss at the end,
-    measured as `smoothed_loss` is.
+    """The version that was current before this one; of a version of the same phase and loss with its training loss at
+    the end, measured as `smoothed_loss` is.
 
     None where there was none, or its files are gone and nobody can go back.
     """
@@ -137,11 +139,17 @@ def _previous(dlm_id: str, run: RunReport) -> str | None:
         previous = store.versions.get(name) if name else None
         if previous is None or previous.removed_at:
             return None
-        if previous.phase != run.phase:
+        if _loss_of(previous) != _loss_of(store.versions.get(run.version)):
             return previous.name
         losses = store.metrics.read(previous.run_id, ["train_loss"]).get("train_loss")
         loss = losses.tail_mean(LAST_TENTH) if losses is not None else math.nan
         return f"{previous.name} (loss {loss:.4f})"
+
+
+def _loss_of(version: Version) -> tuple[str, dict[str, Any]]:
+    """What a version's training loss measures: only losses of which all of it is the same can be compared."""
+    knobs = version.recipe.get(version.phase, {})
+    return version.phase, {name: value for name, value in knobs.items() if name not in NOT_OF_THE_LOSS}
 
 
 def report_data(document: Path, runs: Sequence[RunReport]) -> dict[str, Any]:
