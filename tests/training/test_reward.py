@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForSequenceClassification
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from peft import AutoPeftModelForSequenceClassification, get_peft_model
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, MambaConfig, MambaForCausalLM
 
 from bases_on_the_spot import ARCHITECTURES, make_base, spec_of
 from dlm.bases import POCKET, resolve_base
@@ -26,6 +26,7 @@ from dlm.training import (
     save_reward_model,
     score_held_out,
 )
+from dlm.training.adapters import lora_config, refuse_bad_targets
 from dlm.training.layout import LAYOUT_NAMES, Layout
 from phase_runs import PAIRS, make_version, run, stir, trainable
 
@@ -155,6 +156,16 @@ def test_target_modules_that_are_not_there_are_refused(made: dict[str, Made]) ->
     with pytest.raises(UsageError, match="target_modules do not fit") as fault:
         add_reward_head(policy, Recipe(target_modules=["nonesuch"]))
     assert "q_proj" in fault.value.expected
+    assert "score" not in fault.value.expected  # it is trained anyway
+
+
+def test_layers_that_take_no_adapter_are_not_advised() -> None:
+    """PEFT refuses Mamba's `out_proj`, and with it `auto`."""
+    model = MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, state_size=2))
+    with pytest.raises(UsageError, match="target_modules do not fit") as fault, refuse_bad_targets(model):
+        get_peft_model(model, lora_config(model, Recipe(), task_type="CAUSAL_LM"))
+    assert fault.value.expected == "some of dt_proj, in_proj, x_proj"
+    assert fault.value.next_step == "--set target_modules=[dt_proj,in_proj,x_proj]"
 
 
 # --- saved and loaded --------------------------------------------------------------------------------------------

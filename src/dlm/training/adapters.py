@@ -6,6 +6,7 @@ A model's own layers never move; an adapter's matrices are added to the linear l
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,8 +150,16 @@ def _bad_targets(base: Any, why: str) -> UsageError:
         for name, module in base.named_modules()
         if type(module).__name__ in ("Linear", "Conv1D") and module is not head
     }
+    refused = set(
+        re.findall(r"'(\w+)'", why.partition("Incompatible modules:")[2])
+    )  # by PEFT, of Mamba's layers
+    names = ", ".join(sorted(linear - refused - {"base_layer", "default", "score"}))
+    if refused & linear:  # then auto, which takes every layer, does not fit either
+        expected, value = f"some of {names}", f"[{names.replace(' ', '')}]"
+    else:
+        expected, value = f"auto, or some of {names}", "auto"
     return UsageError(
         f"target_modules do not fit this base: {why}",
-        expected=f"auto, or some of {', '.join(sorted(linear - {'base_layer', 'default'}))}",
-        next_step="--set target_modules=auto",
+        expected=expected,
+        next_step=f"--set target_modules={value}",
     )

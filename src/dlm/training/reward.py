@@ -52,7 +52,7 @@ def add_reward_head(policy: Policy, recipe: Recipe) -> Any:
     with torch.no_grad():
         head.weight.copy_(weight)
     torch.manual_seed(recipe.seed)
-    config = lora_config(classifier, recipe, task_type="SEQ_CLS", modules_to_save=["score"])
+    config = lora_config(classifier, recipe, task_type="SEQ_CLS")  # which also trains and keeps `score`
     with refuse_bad_targets(classifier), quiet_injection():
         return without_dropout(get_peft_model(classifier, config))
 
