@@ -96,6 +96,15 @@ def test_a_key_depends_on_the_three_texts_alone() -> None:
     assert pairs_hash([base]) == pairs_hash([pair(line=4)])
 
 
+def test_the_hash_of_pairs_sees_what_decides_how_they_are_trained_on() -> None:
+    """Scores are read by the least margin and by the reward model's; a reverted pair is not read at all."""
+    scored = pair(chosen_score=1.0, rejected_score=0.0)
+    others = [pair(), pair(chosen_score=1.0, rejected_score=0.5), pair(reverted=True)]
+    assert len({pairs_hash([one]) for one in (scored, *others)}) == 4
+    assert pairs_hash([scored, others[1]]) != pairs_hash([others[1], scored])
+    assert pairs_hash([scored]) == pairs_hash([pair(chosen_score=1.0, rejected_score=0.0, line=4)])
+
+
 # --- selection ------------------------------------------------------------------------------------------------
 
 
@@ -140,6 +149,9 @@ def test_a_pair_that_is_left_out_neither_contradicts_nor_stands_in_for_another()
     weak = pair(line=1, chosen_score=0.5, rejected_score=0.4)
     assert select_pairs([weak, hand], min_margin=0.3).pairs == (hand,)
     assert select_pairs([weak, hand]).pairs == (weak,)
+    back = pair(line=1, mined=True, reverted=True)
+    assert select_pairs([back, pair("p", "bad", "good", line=2)]).count("reverted") == 1
+    assert select_pairs([back, hand]).pairs == (hand,)
 
 
 def test_the_margin_is_met_as_it_is_written() -> None:
@@ -161,6 +173,7 @@ small_pairs = st.lists(
         st.booleans(),
         st.sampled_from([0.0, 1.0]),
         st.sampled_from([0.0, 1.0]),
+        st.booleans(),
     ),
     max_size=12,
 )
@@ -181,6 +194,7 @@ def test_selection_loses_no_pair_and_keeps_no_bad_one(
         assert p.margin is not None
         assert p.margin >= min_margin
         assert include_mined or not p.mined
+        assert not p.reverted
     again = select_pairs(selection.pairs, min_margin=min_margin, include_mined=include_mined)
     assert (again.pairs, again.left_out) == (selection.pairs, ())
 

@@ -21,6 +21,7 @@ _NAMES = {
 }  # rows by their use, where that is no word
 _REASONS = {
     "mined": "mined",
+    "reverted": "reverted, but in the document",
     "below_margin": "below the margin",
     "equal": "both answers equal",
     "scores_reversed": "scores prefer the rejected answer",

@@ -25,7 +25,7 @@ from dlm.training.pairs import (
     split_pairs,
 )
 from dlm.training.phases import Estimate, estimate, first_window, score_held_out, score_monitors, train_phase
-from dlm.training.preference import prepare_preference
+from dlm.training.preference import prepare_preference, refuse_without_pairs
 from dlm.training.prepared import Preflight, Prepared, Spread, Stored
 from dlm.training.reference import ReferenceReport
 from dlm.training.reward import add_reward_head, prepare_reward, save_reward_model
@@ -75,6 +75,7 @@ __all__ = [
     "read_pairs_file",
     "read_rows_file",
     "read_scalars_file",
+    "refuse_without_pairs",
     "require_finite",
     "row_findings",
     "rows_of_document",

@@ -20,6 +20,7 @@ __all__ = [
     "EncodedPairs",
     "Pair",
     "PairExample",
+    "Reason",
     "Selection",
     "SkippedPair",
     "encode_pairs",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 Reason = Literal[
+    "reverted",
     "mined",
     "equal",
     "below_margin",
@@ -44,7 +46,10 @@ Reason = Literal[
 
 @dataclass(frozen=True)
 class Pair:
-    """One preference. `origin` is the file, `line` the place in it (1-based); scores are a judge's, where it gave any."""
+    """One preference. `origin` is the file, `line` the place in it (1-based); scores are a judge's, where it gave any.
+
+    `reverted`: it was mined, written into the document, taken out again, and stands there all the same.
+    """
 
     prompt: str
     chosen: str
@@ -54,6 +59,7 @@ class Pair:
     mined: bool = False
     chosen_score: float | None = None
     rejected_score: float | None = None
+    reverted: bool = False
 
     @property
     def key(self) -> str:
@@ -181,7 +187,7 @@ def _scores(provenance: Provenance | None) -> tuple[float, float] | tuple[None, 
 def select_pairs(pairs: Sequence[Pair], *, min_margin: float = 0.0, include_mined: bool = True) -> Selection:
     """Choose the pairs to train on; each other one is listed with the reason.
 
-    A pair's own reasons come first (mined, equal answers, scores), so that a pair that is left out for one of them
+    A pair's own reasons come first (reverted, mined, equal answers, scores), so that a pair that is left out for one of them
     neither contradicts another nor stands in for its copy. Then pairs whose reverse is there, too, are left out on both
     sides, and of equal pairs the first is kept. A pair without scores has no margin and passes it.
 
@@ -215,6 +221,8 @@ def select_pairs(pairs: Sequence[Pair], *, min_margin: float = 0.0, include_mine
 
 
 def _own_fault(pair: Pair, min_margin: float, include_mined: bool) -> tuple[Reason, str] | None:
+    if pair.reverted:
+        return "reverted", "mined and reverted; it stands in the document again"
     if pair.mined and not include_mined:
         return "mined", "mined, and mined pairs are left out"
     if pair.chosen == pair.rejected:
@@ -293,8 +301,13 @@ def _prompt_key(pair: Pair) -> str:
 
 
 def pairs_hash(pairs: Iterable[Pair]) -> str:
-    """64 hex digits over every pair in order."""
+    """64 hex digits over every pair in order: its texts, and what else decides how it is trained on."""
     digest = hashlib.sha256()
     for pair in pairs:
-        digest.update(f"{pair.key}\n".encode())
+        digest.update(pair.key.encode())
+        if pair.margin is not None:  # a pair without scores has the hash that it had before scores counted
+            digest.update(f" {pair.chosen_score!r} {pair.rejected_score!r}".encode())
+        if pair.reverted:
+            digest.update(b" reverted")
+        digest.update(b"\n")
     return digest.hexdigest()

@@ -6,6 +6,7 @@ Supervised rows are not trained on; what they score is watched, so that it shows
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from dlm.training.examples import Row
 from dlm.training.findings import Finding, pair_findings
 from dlm.training.loop import Selection
 from dlm.training.objectives import PreferenceObjective, Reference
-from dlm.training.pairs import Pair, PairExample, SkippedPair, encode_pairs, select_pairs, split_pairs
+from dlm.training.pairs import Pair, PairExample, Reason, SkippedPair, encode_pairs, select_pairs, split_pairs
 from dlm.training.prepared import (
     Limit,
     Prepared,
@@ -36,7 +37,7 @@ from dlm.training.prepared import (
 from dlm.training.reference import ReferenceCache, Scorer, compute_reference
 from dlm.training.sft import sft_monitors
 
-__all__ = ["PAIR_SELECTION", "PairSplit", "prepare_preference", "split_and_encode"]
+__all__ = ["PAIR_SELECTION", "PairSplit", "prepare_preference", "refuse_without_pairs", "split_and_encode"]
 
 PAIR_SELECTION = Selection((("val_pref_acc", "max"), ("valid_loss", "min")))
 """An evaluation is better that ranks more held-out pairs right; among equals, the one with the smaller loss."""
@@ -104,6 +105,24 @@ def split_and_encode(
     )
 
 
+def _split(
+    pairs: Sequence[Pair], policy: Policy, recipe: Recipe, preference: PreferenceRecipe, limit: Limit
+) -> PairSplit:
+    margin, mined = preference.min_margin, preference.include_mined
+    return split_and_encode(pairs, policy, recipe, limit, min_margin=margin, include_mined=mined)
+
+
+def refuse_without_pairs(
+    pairs: Sequence[Pair], policy: Policy, recipe: Recipe, preference: PreferenceRecipe
+) -> None:
+    """What `prepare_preference` would say of the pairs, before the phase that comes first has trained for hours.
+
+    Raises:
+        UsageError, TrainingError: see `split_and_encode`.
+    """
+    _split(pairs, policy, recipe, preference, limit_of(policy, recipe))
+
+
 def prepare_preference(
     pairs: Sequence[Pair],
     rows: Sequence[Row],
@@ -111,7 +130,7 @@ def prepare_preference(
     model: Any,
     recipe: Recipe,
     preference: PreferenceRecipe,
-    reference_folder: Path,
+    reference_folder: Path | None,
     stored: Stored | None = None,
 ) -> Prepared:
     """Select, split, encode and plan a run over pairs, and take DPO's reference log-probs.
@@ -123,7 +142,8 @@ def prepare_preference(
         policy: the base with the version to start from, or with a fresh adapter inside its model.
         model: the model with its adapter open to training, as `start_adapter` gives it.
         recipe: with the learning rate and epochs of the preference phase (`dlm.recipe.for_phase`).
-        reference_folder: where reference log-probs are kept.
+        reference_folder: where reference log-probs are kept; None: they are not taken, and what comes out can be looked
+            at but not trained.
         stored: what the run being resumed began with.
 
     Raises:
@@ -131,19 +151,12 @@ def prepare_preference(
         NonFiniteError: the reference gives log-probs that are not finite numbers.
     """
     limit = limit_of(policy, recipe)
-    split = split_and_encode(
-        pairs,
-        policy,
-        recipe,
-        limit,
-        min_margin=preference.min_margin,
-        include_mined=preference.include_mined,
-    )
+    split = _split(pairs, policy, recipe, preference, limit)
     settled = settle(split.train, policy, model, recipe, stored)
-    cache = ReferenceCache(reference_folder)
+    cache = None if reference_folder is None else ReferenceCache(reference_folder)
     reference: Reference = {}
     report = None
-    if preference.method == "dpo":
+    if cache is not None and preference.method == "dpo":
         with_adapter = preference.reference == "pre_adapter"
         scorer = Scorer.of(policy, model, settled.products.value, with_adapter=with_adapter)
         examples = (*split.train, *split.validation)
@@ -163,7 +176,7 @@ def prepare_preference(
         special_tokens=special_tokens_in(policy, pair_texts(split.selected)),
         split_reason=split.reason,
         reference=report,
-        notes=[*without_validation(recipe, split.validation), *cache.notes],
+        notes=[*without_validation(recipe, split.validation), *([] if cache is None else cache.notes)],
     )
     return Prepared(
         train=split.train,
@@ -186,8 +199,9 @@ def pair_texts(pairs: Sequence[Pair]) -> list[tuple[str, str]]:
 
 
 def _nothing_to_train(pairs: Sequence[Pair], skipped: Sequence[SkippedPair]) -> TrainingError | UsageError:
-    asked_for = [one for one in skipped if one.kind in ("mined", "below_margin")]
-    if skipped and len(asked_for) < len(skipped):
+    kinds: dict[Reason, str] = {"mined": "mined", "below_margin": "below the margin", "reverted": "reverted"}
+    asked_for = Counter(one.kind for one in skipped if one.kind in kinds)
+    if skipped and asked_for.total() < len(skipped):
         return TrainingError(
             f"no pair can be trained on:\n{listed(skipped)}",
             next_step="mend those pairs, or add others",
@@ -195,9 +209,9 @@ def _nothing_to_train(pairs: Sequence[Pair], skipped: Sequence[SkippedPair]) -> 
     if asked_for:
         return UsageError(
             f"nothing to train on: all {len(pairs)} pairs are left out as asked for",
-            found=f"{sum(one.kind == 'mined' for one in asked_for)} mined, "
-            f"{sum(one.kind == 'below_margin' for one in asked_for)} below the margin",
-            next_step="train on mined pairs, too, or lower min_margin",
+            found=", ".join(f"{asked_for[kind]} {words}" for kind, words in kinds.items() if asked_for[kind]),
+            next_step="train on mined pairs, too, or lower min_margin; dlm preference accept DOCUMENT ID "
+            "takes a reverted pair back",
         )
     return UsageError(
         "nothing to train on: there are no pairs",

@@ -13,7 +13,7 @@ from dlm.training.acceleration import accelerated
 from dlm.training.examples import Encoded, Example, Row, SkippedRow, encode, split_rows
 from dlm.training.findings import row_findings
 from dlm.training.loop import HeldOut, Selection
-from dlm.training.objectives import PreferenceObjective, SftObjective
+from dlm.training.objectives import PreferenceObjective, Reference, SftObjective
 from dlm.training.pairs import Pair, encode_pairs, select_pairs, split_pairs
 from dlm.training.prepared import (
     Limit,
@@ -52,7 +52,8 @@ def prepare_sft(
     Args:
         policy: the base, with a fresh adapter inside its model.
         model: the model with the adapter, as `add_adapter` gives it.
-        reference_folder: where log-probs of the watched pairs under the base are kept.
+        reference_folder: where log-probs of the watched pairs under the base are kept; None: they are not taken, and with
+            pairs what comes out can be looked at but not trained.
         stored: what the run being resumed began with.
 
     Raises:
@@ -147,9 +148,12 @@ def _watched_pairs(
     if not examples:
         return None, None
     examples = tuple(fixed_sample(examples, _PAIRS_WATCHED))
-    scorer = Scorer.of(policy, model, settled.products.value, with_adapter=False)
-    with accelerated(model, settled.products.value):
-        reference, report = compute_reference(model, settled.layout, examples, cache, scorer)
+    reference: Reference = {}
+    report = None
+    if cache is not None:
+        scorer = Scorer.of(policy, model, settled.products.value, with_adapter=False)
+        with accelerated(model, settled.products.value):
+            reference, report = compute_reference(model, settled.layout, examples, cache, scorer)
     objective = PreferenceObjective(settled.layout, PreferenceRecipe.model_validate({}), reference)
     return HeldOut("pairs", objective, examples), report
 

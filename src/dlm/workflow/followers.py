@@ -6,7 +6,7 @@ there on all of them make the same calls into training, where gradients and metr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +43,7 @@ class Ticket:
     resolved: ResolvedRecipe
     start: Version | None
     files: Files
+    reverted: Collection[str]  # keys of pairs that are not to be trained on
     precision: str | None
     references: Path
     resumed: Run | None
@@ -102,7 +103,7 @@ def follow(path: Path, device: str, world: World, view: TrainView) -> None:
                 ticket.phase,
                 ticket.resolved,
                 ticket.start,
-                read_material(document, path, spec, ticket.files, view),
+                read_material(document, path, spec, ticket.files, view, reverted=ticket.reverted),
                 device=device,
                 precision=ticket.precision,
                 references=ticket.references,

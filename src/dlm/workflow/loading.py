@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from dlm.training import (
     prepare_preference,
     prepare_reward,
     prepare_sft,
+    refuse_without_pairs,
     shard,
     sharding_wanted,
     start_adapter,
@@ -72,20 +74,22 @@ def load_phase(
     *,
     device: str,
     precision: str | None,
-    references: Path,
+    references: Path | None,
     view: TrainView,
     resumed: Run | None = None,
+    then: Sequence[ResolvedRecipe] = (),
 ) -> Loaded:
     """Load a phase's model and prepare its run.
 
     Args:
         start: the version that a preference run moves on; None: a fresh adapter.
         precision: of the base's weights; None chooses.
-        references: the folder of cached log-probs.
+        references: the folder of cached log-probs; None: to look only, and none are computed.
         resumed: the run that goes on; threads, plan and layout are those it began with.
+        then: recipes of the phases that are to follow; their pairs are looked at now.
 
     Raises:
-        BaseModelError, UsageError, TrainingError: the phase cannot start.
+        BaseModelError, UsageError, TrainingError: the phase cannot start, or one that is to follow has no pair to use.
     """
     policy = load_policy(
         material.spec,
@@ -103,6 +107,9 @@ def load_phase(
         torch.set_num_threads(resumed.threads)  # another number of threads takes sums in another order
         if resumed.base_fingerprint != policy.fingerprint:
             raise changed("the base's files", resumed, material.path)
+    for later in then:
+        if isinstance(later.knobs, PreferenceRecipe):
+            refuse_without_pairs(material.pairs, policy, later.recipe, later.knobs)
     if isinstance(resolved.knobs, PreferenceRecipe):
         model = _spread(start_adapter(policy, recipe), policy)
         prepared = prepare_preference(
@@ -175,7 +182,6 @@ def preview(
     start: Choice[Version | None],
     material: Material,
     device: str,
-    references: Path,
     view: TrainView,
 ) -> Preview:
     """What a phase would do, and the first rows of its first step as the model would see them."""
@@ -186,7 +192,7 @@ def preview(
         material,
         device=device,
         precision=resolved.recipe.precision,
-        references=references,
+        references=None,
         view=view,
     )
     briefing = brief(

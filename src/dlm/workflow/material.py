@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlm.bases import BaseSpec, resolve_base
@@ -53,6 +53,7 @@ class Material:
     rows: Sequence[Row]
     pairs: Sequence[Pair]
     scalars: Sequence[Scalar]
+    reverted: Collection[str] = frozenset()  # as `read_material` was told
 
     @property
     def sections(self) -> dict[str, int]:
@@ -82,8 +83,20 @@ def base_of(document: Document, path: Path) -> BaseSpec:
         raise
 
 
-def read_material(document: Document, path: Path, spec: BaseSpec, files: Files, view: TrainView) -> Material:
+def read_material(
+    document: Document,
+    path: Path,
+    spec: BaseSpec,
+    files: Files,
+    view: TrainView,
+    *,
+    reverted: Collection[str],
+) -> Material:
     """Read rows, pairs and scored answers of the document and of the files beside it.
+
+    Args:
+        reverted: `review.reverted_keys` of the document's store. A mined pair with one of them is marked; a pair that
+            somebody wrote by hand is theirs, whatever was reverted.
 
     Raises:
         DocumentError, UsageError: a file cannot be read, or holds lines that are none.
@@ -94,11 +107,13 @@ def read_material(document: Document, path: Path, spec: BaseSpec, files: Files, 
         view.warn(warning)
     for file in files.rows:
         rows.extend(read_rows_file(file, system_prompt))
-    pairs = pairs_of_document(document)
+    pairs = [
+        replace(pair, reverted=pair.mined and pair.key in reverted) for pair in pairs_of_document(document)
+    ]
     for file in files.pairs:
         pairs.extend(read_pairs_file(file, system_prompt))
     scalars = [scalar for file in files.scalars for scalar in read_scalars_file(file, system_prompt)]
-    return Material(document, path, spec, files, rows, pairs, scalars)
+    return Material(document, path, spec, files, rows, pairs, scalars, reverted)
 
 
 def say_what_is_not_used(document: Document, view: TrainView) -> None:

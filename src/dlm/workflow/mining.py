@@ -21,7 +21,7 @@ import torch
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import Document, load
 from dlm.errors import TrainingError, UsageError
-from dlm.judging import Anchor, JudgeContext, JudgeSpec, make_judge, parse_judge
+from dlm.judging import Anchor, JudgeContext, JudgeSpec, check_judge, make_judge, parse_judge
 from dlm.mining import (
     STARTED,
     Job,
@@ -154,6 +154,7 @@ def mine_pairs(path: Path, options: MineOptions, view: MiningView) -> MineReport
         plan = _plan(document, path, options, store)
         if plan.judge.runs_code and options.judge is None:
             options.allow(plan.judge.argv)
+        check_judge(plan.judge, timeout_s=options.judge_timeout_s, folder=plan.judge_folder)
         with store.lock(f"dlm preference mine {path.name}"), stop_on_signals(view.stopping) as stop:
             before = _find(store, plan)
             repeated = before is not None and before.status == "complete"

@@ -30,6 +30,7 @@ from dlm.workflow.interrupt import StopRequest
 from dlm.workflow.loading import Loaded, brief, hash_of_data, load_phase, method_of
 from dlm.workflow.material import Material
 from dlm.workflow.measuring import Measuring
+from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
 from dlm.workflow.views import Phase, RunReport, TrainView
 
@@ -108,7 +109,7 @@ class PhaseRun:
         invocation, start = self.invocation, self.start_from.value
         material, references = invocation.material, invocation.store.references
         invocation.followers.load(
-            Ticket(self.phase, resolved, start, material.files, precision, references, run)
+            Ticket(self.phase, resolved, start, material.files, material.reverted, precision, references, run)
         )
         return load_phase(
             self.phase,
@@ -120,6 +121,7 @@ class PhaseRun:
             references=references,
             view=invocation.view,
             resumed=run,
+            then=[recipe_of(phase, material, invocation.knobs) for phase in self.then],
         )
 
     def _spec(self, loaded: Loaded, facts: RunFacts) -> RunSpec:

@@ -6,15 +6,15 @@ and the versions, training moves the adapter, evaluation answers the probes. The
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from dlm.document import Document, load
-from dlm.errors import UsageError
+from dlm.errors import DlmError, UsageError
 from dlm.recipe import Choice, ResolvedRecipe
+from dlm.review import reverted_keys
 from dlm.store import Home, Run, Version
 from dlm.training import processes
 from dlm.workflow import resuming
@@ -88,7 +88,9 @@ def _lead(document_path: Path, options: TrainOptions, view: TrainView, followers
             if unfinished is not None and options.resume:
                 facts = RunFacts.read(unfinished)
                 files, knobs = files.or_else(facts.files), {**facts.flags, **knobs}
-            material = read_material(document, document_path, spec, files, view)
+            material = read_material(
+                document, document_path, spec, files, view, reverted=reverted_keys(store)
+            )
             invocation = Invocation(material, options.device, knobs, store, view, stop, followers)
             if unfinished is not None and options.resume:
                 return _go_on(invocation, unfinished, options)
@@ -109,26 +111,23 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
     refuse_unread(options)
     document = _open(document_path, view)
     spec = base_of(document, document_path)
-    material = read_material(document, document_path, spec, Files.of(options), view)
-    phases = plan_phases(options, material, view)
-    warn_of_unread(options, phases, view)
     store = Home.open().find(document.header.dlm_id)
     current: Version | None = None
-    with tempfile.TemporaryDirectory(prefix="dlm-dry-run-") as scratch:
-        references = Path(scratch) / "references"
-        if store is not None:
-            with store:
-                current = store.versions.current()
-            if store.references.is_dir():  # a copy: what is cached is used, and nothing is added
-                shutil.copytree(store.references, references)
-        previews = []
-        for phase in phases:
-            start = _start_of(phase, None, current)
-            resolved = _recipe(phase, start.value, material, options.knobs, view)
-            if phase == "preference" and "sft" in phases:
-                start = Choice(start.value, "in place of the version that the sft phase would make")
-            previews.append(preview(phase, resolved, start, material, options.device, references, view))
-        return previews
+    reverted: frozenset[str] = frozenset()
+    if store is not None:
+        with store:
+            current, reverted = store.versions.current(), reverted_keys(store)
+    material = read_material(document, document_path, spec, Files.of(options), view, reverted=reverted)
+    phases = plan_phases(options, material, view)
+    warn_of_unread(options, phases, view)
+    previews = []
+    for phase in phases:
+        start = _start_of(phase, None, current)
+        resolved = _recipe(phase, start.value, material, options.knobs, view)
+        if phase == "preference" and "sft" in phases:
+            start = Choice(start.value, "in place of the version that the sft phase would make")
+        previews.append(preview(phase, resolved, start, material, options.device, view))
+    return previews
 
 
 def _open(path: Path, view: TrainView) -> Document:
@@ -155,9 +154,26 @@ def _run(
         start = _start_of(phase, before, store.versions.current())
         resolved = _recipe(phase, start.value, material, invocation.knobs, view)
         job = PhaseRun(invocation, phase, resolved, start, phases[place + 1 :])
-        runs.append(job.start(discarding=None if runs else discarding))
+        with _what_is_kept(before, invocation):
+            runs.append(job.start(discarding=None if runs else discarding))
         before = store.versions.get(runs[-1].version)
     return runs
+
+
+@contextmanager
+def _what_is_kept(before: Version | None, invocation: Invocation) -> Iterator[None]:
+    """Whatever ends a later phase says that the version of the phase before it is there."""
+    try:
+        yield
+    except Exception as fault:
+        if before is not None:
+            state = "current" if invocation.store.versions.current_name() == before.name else "not promoted"
+            kept = f"the {before.phase} phase before it is done: {before.name} is kept and {state}"
+            if isinstance(fault, DlmError):
+                fault.message += f"\n{kept}"
+            else:
+                invocation.view.note(kept)
+        raise
 
 
 def _go_on(invocation: Invocation, unfinished: Run, options: TrainOptions) -> TrainReport:
