@@ -136,6 +136,27 @@ def test_without_a_pair_the_reasons_stand_there(document: Path) -> None:
     assert mined_data(document, "--threshold", "1000", "--apply")["mined"]["applied"] is None
 
 
+def test_what_helps_depends_on_what_was_missing(document: Path) -> None:
+    failed = mine(document, "--judge", "cli:false")
+    assert "Mend it" in failed.stdout
+    assert "got no score" in failed.stdout
+    assert "the first: the judge's command ended with exit code 1" in failed.stderr
+    same = mine(document, "--temp", "0.0001")
+    assert "3 samples, 1 different answer\n" in same.stdout
+    assert "--questions FILE" in same.stdout
+
+
+@pytest.mark.parametrize("judge", ["cli:no-such-program", "hf:no-such-model"])
+def test_a_judge_that_is_not_there_is_missed_before_anything_is_sampled(document: Path, judge: str) -> None:
+    for extra in ((), ("--dry-run",)):
+        result = CliRunner().invoke(
+            app, ["preference", "mine", str(document), *MINE, "--judge", judge, *extra]
+        )
+        assert result.exit_code in (1, 2)
+        assert judge.partition(":")[2] in result.stderr
+        assert "sampling" not in result.stderr
+
+
 def test_misuse(document: Path) -> None:
     assert "no such judge" in mine(document, "--judge", "guess", expect=2).stderr
     untrained = dlm("preference", "mine", str(document), expect=2)

@@ -211,6 +211,10 @@ def test_a_judge_that_fails_loses_only_its_own_answers(
     assert result.tally.judge_failed == waiting // 3
     assert result.tally.judge_calls == result.tally.judged + 2 * result.tally.judge_failed
     assert result.pairs
+    failed = result.tally.judge_failed
+    assert (
+        f"the judge gave no score to {failed} of {waiting} answers; the first: it fell over" in view.warnings
+    )
     with store_of(document) as store:
         for candidate in store.mining.candidates(result.run_id):
             if candidate.judge_error:

@@ -11,6 +11,7 @@ from dlm.judging.judge import (
     JudgeKind,
     JudgeSpec,
     Verdict,
+    check_judge,
     make_judge,
     parse_judge,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "JudgeKind",
     "JudgeSpec",
     "Verdict",
+    "check_judge",
     "make_judge",
     "parse_judge",
 ]

@@ -37,6 +37,7 @@ __all__ = [
     "JudgeKind",
     "JudgeSpec",
     "Verdict",
+    "check_judge",
     "make_judge",
     "parse_judge",
     "unreadable",
@@ -209,6 +210,21 @@ def parse_judge(text: str) -> JudgeSpec:
             found=target,
         ) from None
     return spec
+
+
+def check_judge(spec: JudgeSpec, *, timeout_s: float, folder: Path) -> None:
+    """Look whether what a spec names is there, and start and load nothing: what is wrong is said before the sampling.
+
+    Raises:
+        UsageError: the command's program is not there, or the timeout is no time.
+        BaseModelError: the model is not on this machine.
+    """
+    if spec.kind == "hf":
+        from dlm.judging.reward_model import find_model
+
+        find_model(spec.target, folder)
+    elif spec.runs_code:
+        make_judge(spec, JudgeContext(timeout_s=timeout_s, folder=folder)).close()
 
 
 def make_judge(spec: str | JudgeSpec, context: JudgeContext) -> Judge:

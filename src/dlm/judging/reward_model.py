@@ -25,7 +25,7 @@ from dlm.judging.judge import Item, JudgeContext, JudgeSpec, Verdict, unreadable
 from dlm.model import RewardModel, load_reward_model
 from dlm.model.source import read_json
 
-__all__ = ["RewardModelJudge"]
+__all__ = ["RewardModelJudge", "find_model"]
 
 _AT_ONCE = 32  # answers scored before their verdicts are handed on
 
@@ -47,7 +47,7 @@ class RewardModelJudge:
         Raises:
             BaseModelError: it is not there, is no such model, or is damaged.
         """
-        folder = _find(spec.target, context.folder)
+        folder = find_model(spec.target, context.folder)
         model = load_reward_model(
             folder, _base_of(folder, context.base), device=context.device, precision=context.precision
         )
@@ -99,7 +99,12 @@ def _base_of(folder: Path, base: BaseSpec | None) -> BaseSpec | None:
     return base if not named or named.startswith(".") else None
 
 
-def _find(target: str, folder: Path) -> Path:
+def find_model(target: str, folder: Path) -> Path:
+    """The folder of a model that is on this machine.
+
+    Raises:
+        BaseModelError: it is not there.
+    """
     place = Path(os.path.abspath(folder / os.path.expanduser(target)))
     if place.is_dir():
         return place

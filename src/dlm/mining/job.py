@@ -262,6 +262,7 @@ def _stage(job: Job, questions: Sequence[Question], judge: Judge, threshold: flo
                 for pair in plan.pairs
             ],
         )
+    _warn_of_failures(job, [candidate for group in groups.values() for candidate in group])
     bias = _bias(plan, groups)
     if bias.warning:
         job.view.warn(bias.warning)
@@ -269,6 +270,16 @@ def _stage(job: Job, questions: Sequence[Question], judge: Judge, threshold: flo
         facts = _facts(store.mining.tally(run_id), plan, bias, len(questions), len(pairs))
         facts |= {"judge": judge.name, "scale": judge.scale, "threshold": threshold}
         store.runs.event(run_id, FINISHED, {**facts, "samples": settings.samples})
+
+
+def _warn_of_failures(job: Job, candidates: Sequence[Candidate]) -> None:
+    """Say how many answers got no score, and why the first of them got none."""
+    asked = [candidate for candidate in candidates if candidate.attempts]
+    errors = [candidate.judge_error for candidate in asked if candidate.score is None]
+    if errors:
+        job.view.warn(
+            f"the judge gave no score to {len(errors)} of {len(asked)} answers; the first: {errors[0]}"
+        )
 
 
 def _bias(plan: Plan, groups: Mapping[str, Sequence[Candidate]]) -> LengthBias:

@@ -185,7 +185,9 @@ def _too_few(candidates: Sequence[Candidate], scored: int) -> tuple[str, str]:
         return "judge_failed", f"the judge gave no score to {failed} of {scored + failed} answers"
     if malformed and malformed + failed + scored >= 2:
         return "malformed", f"{malformed} of {len(candidates)} answers cannot stand in a document"
-    return "insufficient_variety", f"{len(candidates)} samples, {scored + failed} different answers"
+    different = scored + failed
+    answers = f"{different} different answer{'' if different == 1 else 's'}"
+    return "insufficient_variety", f"{len(candidates)} samples, {answers}"
 
 
 def _score(candidate: Candidate) -> float:

@@ -87,7 +87,7 @@ def questions_of_file(path: Path, probes: Iterable[str] = ()) -> list[Question]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"cannot read the file of questions: {error}",
+            f"cannot read the file of questions: {error.strerror if isinstance(error, OSError) else error}",
             where=str(path),
             expected='UTF-8 text, one question on each line, or JSON lines with a "prompt"',
             next_step="check the path: --questions FILE",

@@ -154,7 +154,6 @@ def mine_pairs(path: Path, options: MineOptions, view: MiningView) -> MineReport
         plan = _plan(document, path, options, store)
         if plan.judge.runs_code and options.judge is None:
             options.allow(plan.judge.argv)
-        check_judge(plan.judge, timeout_s=options.judge_timeout_s, folder=plan.judge_folder)
         with store.lock(f"dlm preference mine {path.name}"), stop_on_signals(view.stopping) as stop:
             before = _find(store, plan)
             repeated = before is not None and before.status == "complete"
@@ -186,7 +185,7 @@ def dry_run(path: Path, options: MineOptions) -> MinePreview:
 
     Raises:
         UsageError: there is no version, or no question.
-        DlmError: the document or the store cannot be read.
+        DlmError: the document or the store cannot be read, or the judge is not there.
     """
     document = load(path)
     store = Home.open().find(document.header.dlm_id)
@@ -194,6 +193,8 @@ def dry_run(path: Path, options: MineOptions) -> MinePreview:
         plan = _plan(document, path, options, store)
         before = _find(store, plan) if store is not None else None
         there = store.mining.candidates(before.id) if store is not None and before is not None else ()
+        if before is None or before.status != "complete":
+            _check_judge(plan)
     finally:
         if store is not None:
             store.close()
@@ -267,6 +268,7 @@ def _run(
     store: Store, plan: _Plan, before: Run | None, view: MiningView, stop: Callable[[], str]
 ) -> MineResult:
     """Start a run, or go on with one."""
+    _check_judge(plan)
     policy = _load(plan)
     if before is not None and before.base_fingerprint == policy.fingerprint:
         view.note(f"going on with run {before.id}")
@@ -290,6 +292,11 @@ def _run(
                 stop=stop,
             )
         )
+
+
+def _check_judge(plan: _Plan) -> None:
+    """A judge that is not there is found out before minutes of sampling, not after them."""
+    check_judge(plan.judge, timeout_s=plan.options.judge_timeout_s, folder=plan.judge_folder)
 
 
 def _load(plan: _Plan) -> Policy:

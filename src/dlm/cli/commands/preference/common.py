@@ -35,6 +35,17 @@ _RANGE = re.compile(r"(\d{1,15})(?:-(\d{1,15}))?")
 _LONGEST_RANGE = 100_000
 
 
+class _Number(click.ParamType[int]):
+    """`3`."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if not re.fullmatch(r"[1-9]\d{0,14}", str(value)):
+            self.fail(f"{value!r} is no number of a pair", param, ctx)
+        return int(value)
+
+
 class _Numbers(click.ParamType[tuple[int, ...]]):
     """`3` or `3-7`."""
 
@@ -63,7 +74,7 @@ def ids_argument(function: F) -> F:
 
 def pair_argument(function: F) -> F:
     """The `ID` argument, as `pair_id: int`."""
-    return click.argument("pair_id", type=click.IntRange(1), metavar="ID")(function)
+    return click.argument("pair_id", type=_Number(), metavar="ID")(function)
 
 
 def batch_option(function: F) -> F:

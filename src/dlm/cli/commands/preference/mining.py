@@ -28,6 +28,17 @@ __all__ = ["mine"]
 
 SHOWN_PAIRS, SHOWN_QUESTIONS = 12, 5
 _LINE_EVERY_S = 10.0  # where stderr is no terminal
+_WHAT_HELPS = {  # where the most questions were skipped for this reason
+    "below_threshold": "lower --threshold, or raise --samples or --temp",
+    "too_similar": "raise --samples or --temp",
+    "insufficient_variety": "the version says one thing only. Raise --temp or --samples, ask others with --questions "
+    "FILE, or train for fewer passes",
+    "truncated": "raise --max-new-tokens",
+    "already_present": "--seed N samples anew",
+    "judge_failed": "the judge gave too few scores. Mend it, then --seed N samples anew",
+    "malformed": "the version gives no text that a document can hold. Train more first",
+    "duplicate": "raise --temp or --samples",
+}
 
 
 @click.command("mine")
@@ -278,7 +289,8 @@ def _print_next(output: Output, document: Path, report: MineReport) -> None:
         output.line(f"next: {typed(*words, 'list', str(document))}")
         output.line(f"      {typed(*words, 'apply', str(document))}")
     elif not report.result.pairs:
-        output.line("nothing to stage: raise --temp or --samples, lower --threshold, or train more first")
+        skipped = report.result.skipped_prompts
+        output.line(f"nothing to stage: {_WHAT_HELPS[max(_WHAT_HELPS, key=lambda reason: skipped[reason])]}")
 
 
 def _report_data(document: Path, report: MineReport) -> dict[str, Any]:
