@@ -12,7 +12,8 @@ import click
 from dlm.cli.mining_summary import mining_counts, mining_summary
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, duration, json_option, local_minute, plural, size, typed
-from dlm.cli.project import Project, find_project, runs_as_they_are, warn_of_copy
+from dlm.cli.project import Project, find_project, open_store, runs_as_they_are, warn_of_copy
+from dlm.cli.run_comparison import compare_runs, print_comparison
 
 if TYPE_CHECKING:
     from dlm.store import Run, Store
@@ -25,11 +26,25 @@ NONE = "–"
 
 @click.command()
 @document_argument
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="A B",
+    help="Two trainings side by side, each by its run's number or its version: knobs, losses, held-out pairs, probes.",
+)
 @json_option
-def show(output: Output, document: Path) -> None:
+def show(output: Output, document: Path, compare: tuple[str, str] | None) -> None:
     """What dlm knows about a document: its versions and where they come from, its runs, its size on disk."""
     from dlm.store import Home
 
+    if compare:
+        with open_store(output, document) as store:
+            project = find_project(document)
+            comparison = compare_runs(store, compare)
+            data = {"document": _document_data(project), **_store_data(store, project)}
+        print_comparison(output, comparison)
+        output.finish({**data, "comparison": comparison})
+        return
     project = find_project(document)
     store = Home.open().find(project.dlm_id)
     data: dict[str, Any] = {"document": _document_data(project), **_NOTHING}
@@ -50,6 +65,7 @@ _NOTHING: dict[str, Any] = {
     "promotions": [],
     "runs": [],
     "mining": None,
+    "comparison": None,
 }
 
 
@@ -109,6 +125,7 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
         "mining": next(
             (mining_summary(store, run, status) for run, status in reversed(runs) if run.kind == "mine"), None
         ),
+        "comparison": None,
     }
 
 
