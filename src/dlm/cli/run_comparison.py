@@ -98,10 +98,10 @@ def print_comparison(output: Output, data: Mapping[str, Any]) -> None:
     rows += _probe_rows(data["probes"])
     output.table(("", *titles), rows)
     for probe in data["probes"]:
-        told = [answer["answer"] if answer else NONE for answer in probe["answers"]]
-        if told[0] != told[1]:
+        said = [answer["answer"] if answer else NONE for answer in probe["answers"]]
+        if said[0] != said[1]:
             output.line()
-            output.pairs({"probe": probe["prompt"], **dict(zip(titles, told, strict=True))})
+            output.pairs({"probe": probe["prompt"], **dict(zip(titles, said, strict=True))})
     for remark in _remarks(data, "full_valid_pairs" in measures):
         output.note(remark)
 

@@ -38,12 +38,7 @@ def show(output: Output, document: Path, compare: tuple[str, str] | None) -> Non
     from dlm.store import Home
 
     if compare:
-        with open_store(output, document) as store:
-            project = find_project(document)
-            comparison = compare_runs(store, compare)
-            data = {"document": _document_data(project), **_store_data(store, project)}
-        print_comparison(output, comparison)
-        output.finish({**data, "comparison": comparison})
+        _compare(output, document, compare)
         return
     project = find_project(document)
     store = Home.open().find(project.dlm_id)
@@ -54,6 +49,15 @@ def show(output: Output, document: Path, compare: tuple[str, str] | None) -> Non
             data |= _store_data(store, project)
     _print(output, document, data)
     output.finish(data)
+
+
+def _compare(output: Output, document: Path, names: tuple[str, str]) -> None:
+    with open_store(output, document) as store:
+        project = find_project(document)
+        comparison = compare_runs(store, names)
+        data = {"document": _document_data(project), **_store_data(store, project)}
+    print_comparison(output, comparison)
+    output.finish({**data, "comparison": comparison})
 
 
 _NOTHING: dict[str, Any] = {
