@@ -1,8 +1,10 @@
 """What the judge `sway` could score by, measured on the embedded base, whose right answers are known.
 
 For each seed, three documents of 40 questions are learnt with the base's own defaults: one whose answers are all brief, one
-whose answers are all padded, and one that mixes styles as the base does. Judged are answers to 20 of its questions and to
-20 new ones:
+whose answers are all padded, and one that mixes styles as the base does. A fourth, `preferred`, is a mixed one with 40 pairs
+of a brief and a padded answer, learnt through both phases: its version's parent is no longer the base, and what the judge
+says in a second round of the loop is about such a version. Judged are answers to 20 of a document's questions and to 20 new
+ones:
 
     made      right and wrong answers of equal wording, brief and padded: the wrong ones copy another value of the same
               text, or advise on another topic
@@ -10,9 +12,10 @@ whose answers are all padded, and one that mixes styles as the base does. Judged
 
 A figure is the share of pairs that a score puts in the right order (ties count half), a mean over questions with a
 bootstrap interval over questions. Seeds 0 and 1 were for choosing the score; 2 and 3 check it (of seed 2, the brief document had been seen before). The
-threshold was chosen when all were known.
+threshold was chosen when all of the brief and the mixed ones were known. Of `preferred`, which chose nothing, there are seeds 2
+and 3 only.
 
-    python bench/judges.py [--work FOLDER] [--documents brief mixed padded]
+    python bench/judges.py [--work FOLDER] [--documents brief mixed padded preferred]
 """
 
 from __future__ import annotations
@@ -30,20 +33,23 @@ from statistics import fmean, pstdev
 from typing import Any
 
 import torch
+from brevity import dlm, pairs_of
 from report import write_report
 
 from dlm.bases import resolve_base
+from dlm.document import load, new_ulid, render_instruction, render_preference
 from dlm.judging import Anchor, Item, JudgeContext, make_judge
 from dlm.model import Policy, Settings, completion_logprobs, load_policy, sample
 from dlm.recipe import Recipe, resolve
 from dlm.stats import mean
+from dlm.store import Home
 from dlm.tasks import style
 from dlm.training import Row, add_adapter, make_optimizer, prepare_sft, train_phase
 from dlm.training.checkpoints import Progress
 
 CHOICE_SEEDS, CHECK_SEEDS = (0, 1), (2, 3)
-DOCUMENTS = ("brief", "mixed", "padded")
-ROWS, ASKED, SAMPLES, MOST_TOKENS, FOREIGN = 40, 20, 4, 96, 3
+DOCUMENTS = ("brief", "mixed", "padded", "preferred")
+ROWS, PAIRS, ASKED, SAMPLES, MOST_TOKENS, FOREIGN = 40, 40, 20, 4, 96, 3
 THRESHOLDS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
@@ -63,6 +69,9 @@ class Answer:
     foreign: float = 0.0  # under the version, after other questions, their mean
     empty: float = 0.0  # under the version, after an empty question
     sway: float = 0.0  # what the judge says of a sampled answer
+    parent: float | None = (
+        None  # under the version that the preference phase started from; None where that is the base
+    )
 
 
 class Silent:
@@ -91,6 +100,26 @@ def learn(cases: Sequence[style.StyleCase], answers: Sequence[str], seed: int, f
     prepared = prepare_sft(rows, [], policy, model, recipe)
     train_phase(prepared, model, recipe, make_optimizer(model, recipe), Progress(), Silent(), folder)
     return replace(policy, model=model.eval())
+
+
+def learn_preferred(
+    cases: Sequence[style.StyleCase], answers: Sequence[str], seed: int, folder: Path
+) -> tuple[Policy, Policy]:
+    """The version of such a document after its preference phase, and the one before."""
+    path, home = folder / "preferred.dlm", folder / "home"
+    pairs = pairs_of(style.generate(9000 + seed, PAIRS, split="train"))
+    turns = [(case.question, text) for case, text in zip(cases, answers, strict=True)]
+    header = f"---\ndlm_id: {new_ulid()}\nbase_model: pocket\ntraining:\n  seed: {seed}\n---\n\n"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{header}{render_instruction(turns)}\n{render_preference(pairs)}\n", encoding="utf-8")
+    for phase in ("sft", "preference"):
+        dlm("train", str(path), "--phase", phase, home=home)
+    with Home.open(home).store(load(path).header.dlm_id) as store:
+        parent, version = (
+            load_policy(resolve_base("pocket"), store.versions.get(name).folder, device="cpu")
+            for name in ("v0001", "v0002")
+        )
+    return version, parent
 
 
 def made(case: style.StyleCase, all_cases: Sequence[style.StyleCase], draw: random.Random) -> list[Answer]:
@@ -131,13 +160,16 @@ def sampled(policy: Policy, cases: Sequence[style.StyleCase]) -> list[tuple[Answ
 
 
 def measure(
-    policy: Policy, answers: Sequence[tuple[Answer, tuple[int, ...]]], questions: Sequence[str]
+    policy: Policy,
+    parent: Policy | None,
+    answers: Sequence[tuple[Answer, tuple[int, ...]]],
+    questions: Sequence[str],
 ) -> None:
     """Fill in the log-probabilities."""
 
-    def sums(pairs: Iterable[tuple[str, tuple[int, ...]]]) -> list[float]:
+    def sums(pairs: Iterable[tuple[str, tuple[int, ...]]], model: Any = policy.model) -> list[float]:
         rows = [(policy.chat.prompt_ids(question), ids) for question, ids in pairs]
-        return [float(tokens.sum()) for tokens in completion_logprobs(policy.model, rows)]
+        return [float(tokens.sum()) for tokens in completion_logprobs(model, rows)]
 
     draw = random.Random(0)
     own = [(answer.question, ids) for answer, ids in answers]
@@ -149,12 +181,14 @@ def measure(
     found = sums(own), sums(("", ids) for _, ids in answers), sums(foreign)
     with policy.model.disable_adapter():
         base = sums(own)
+    before = sums(own, parent.model) if parent is not None else None
     for place, (answer, ids) in enumerate(answers):
         answer.tokens, answer.own, answer.empty, answer.base = (
             len(ids),
             *(values[place] for values in found[:2]),
             base[place],
         )
+        answer.parent = before[place] if before is not None else None
         answer.foreign = fmean(found[2][FOREIGN * place : FOREIGN * (place + 1)])
 
 
@@ -166,9 +200,13 @@ def cell(kind: str, seed: int, work: Path) -> list[Answer]:
     draw = random.Random(f"{kind} {seed}")
     cases = style.generate(1000 + seed, ROWS, split="train")
     names, weights = zip(*style.STYLE_SHARES, strict=True)
-    manners = draw.choices(names, weights, k=ROWS) if kind == "mixed" else [kind] * ROWS
+    manners = draw.choices(names, weights, k=ROWS) if kind in ("mixed", "preferred") else [kind] * ROWS
     golds = [style.answer(case, manner) for case, manner in zip(cases, manners, strict=True)]
-    policy = learn(cases, golds, seed, work / f"{kind}-{seed}")
+    folder, parent = work / f"{kind}-{seed}", None
+    if kind == "preferred":
+        policy, parent = learn_preferred(cases, golds, seed, folder)
+    else:
+        policy = learn(cases, golds, seed, folder)
     asked = [*cases[:ASKED], *style.generate(5000 + seed, ASKED, split="held_out")]
     built = [answer for case in asked for answer in made(case, asked, draw)]
     built += [
@@ -177,7 +215,7 @@ def cell(kind: str, seed: int, work: Path) -> list[Answer]:
     ]
     answers = [(answer, tuple(policy.chat.completion_ids(answer.text))) for answer in built]
     answers += sampled(policy, asked)
-    measure(policy, answers, [case.question for case in cases])
+    measure(policy, parent, answers, [case.question for case in cases])
     anchors = tuple(Anchor(case.question, gold) for case, gold in zip(cases, golds, strict=True))
     judge = make_judge("sway", JudgeContext(policy=policy, anchors=anchors))
     drawn = [(answer, ids) for answer, ids in answers if answer.source == "sampled"]
@@ -205,7 +243,16 @@ def scores(anchors: Sequence[Answer]) -> dict[str, Score]:
         """The mean of version and base in these parts, less a share of what the answer costs after other questions."""
         return lambda one: ((1 - base) * one.own + base * one.base - share * one.foreign) / one.tokens
 
+    def moved_on(one: Answer) -> float:
+        """What the preference phase added to its log-probability, where it is known."""
+        return one.own - (one.base if one.parent is None else one.parent)
+
+    against_parent: dict[str, Score] = {
+        "against the parent, sum": moved_on,
+        "against the parent, mean": lambda one: moved_on(one) / one.tokens,
+    }
     return {
+        **(against_parent if anchors[0].parent is not None else {}),
         "sum": lambda one: one.own,
         "mean": lambda one: one.own / one.tokens,
         "mean, long answers by the anchors' length": lambda one: one.own / min(one.tokens, usual),
@@ -322,7 +369,8 @@ def main() -> None:
     rows = []
     facts: dict[str, Any] = {"margins": []}
     for kind in arguments.documents:
-        for part, seeds in (("choice", CHOICE_SEEDS), ("check", CHECK_SEEDS)):
+        parts = {"choice": CHOICE_SEEDS, "check": CHECK_SEEDS}
+        for part, seeds in parts.items() if kind != "preferred" else (("check", CHECK_SEEDS),):
             cells = [cell(kind, seed, work) for seed in seeds]
             rows += [{"document": kind, "seeds": part, **row} for row in table(cells)]
             facts["margins"] += [{"document": kind, "seeds": part, **row} for row in margins(cells)]
