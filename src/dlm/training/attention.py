@@ -118,7 +118,8 @@ class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
     """softmax(q kᵀ · scale + bias) v, piece by piece; the weights are computed anew in the backward pass, not kept.
 
     Plain matrix products beat the fused CPU kernel here, forward and backward: grouped heads need no copies of keys.
-    `kind` is the type in which products are taken, but for the scores, which enter an exponential.
+    `kind` is the type in which products are taken, but for the scores, which enter an exponential. Queries are scaled
+    once, not their products.
     """
 
     @staticmethod
@@ -133,9 +134,10 @@ class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
     ) -> Tensor:
         heads, total, width = query.shape
         result = query.new_empty(total, heads, width)
+        query, value = query * scale, value.to(kind)
         for piece in _pieces(blocks):
             q, k, v = _operands(piece, query, key, value)
-            mixed = _weights(q, k, scale, piece.bias).to(kind) @ v.to(kind)  # (K, G·L, D)
+            mixed = _weights(q, k, piece.bias).to(kind) @ v  # (K, G·L, D)
             result[piece.queries] = mixed.view(heads, -1, width).transpose(0, 1)
         ctx.save_for_backward(query, key, value)
         ctx.scale, ctx.blocks, ctx.kind = scale, blocks, kind
@@ -147,18 +149,18 @@ class _TreeAttention(torch.autograd.Function):  # type: ignore[misc]
         kind: torch.dtype = ctx.kind
         heads, _, width = query.shape
         groups = key.shape[0]
-        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        d_query, d_key, d_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(key)
+        grad = grad.to(kind)
         for piece in _pieces(ctx.blocks):
             q, k, v = _operands(piece, query, key, value)
-            g = grad[piece.queries].transpose(0, 1).reshape(groups, -1, width).to(kind)  # (K, G·L, D)
-            p = _weights(q, k, ctx.scale, piece.bias)  # (K, G·L, S)
+            g = grad[piece.queries].transpose(0, 1).reshape(groups, -1, width)  # (K, G·L, D)
+            p = _weights(q, k, piece.bias)  # (K, G·L, S)
             _add_to(d_value, piece, p.to(kind).transpose(1, 2) @ g)
-            dp = (g @ v.to(kind).transpose(1, 2)).to(p.dtype)
-            inner = (dp * p).sum(-1, keepdim=True)
-            ds = dp.sub_(inner).mul_(p).mul_(ctx.scale).to(kind)
+            dp = (g @ v.transpose(1, 2)).to(p.dtype)
+            ds = torch._softmax_backward_data(dp, p, -1, p.dtype).to(kind)
             d_query[:, piece.queries] = (ds @ k.to(kind)).view(heads, -1, width).to(query.dtype)
             _add_to(d_key, piece, ds.transpose(1, 2) @ q.to(kind))
-        return d_query, d_key, d_value, None, None, None
+        return d_query.mul_(ctx.scale), d_key, d_value, None, None, None
 
 
 def _pieces(blocks: Sequence[Block]) -> Iterator[Piece]:
@@ -183,9 +185,9 @@ def _add_to(total: Tensor, piece: Piece, part: Tensor) -> None:
     total[:, piece.queries] += part[:, seen:]
 
 
-def _weights(q: Tensor, k: Tensor, scale: float, bias: Tensor) -> Tensor:
+def _weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
     """Attention weights (K, G·L, S), in fp32."""
     groups, rows, _ = q.shape
     length, seen = bias.shape
-    scores = (q @ k.transpose(1, 2)).float().mul_(scale).view(groups, rows // length, length, seen)
+    scores = (q @ k.transpose(1, 2)).float().view(groups, rows // length, length, seen)
     return torch.softmax(scores.add_(bias), dim=-1).view(groups, rows, seen)
