@@ -18,7 +18,7 @@ from dlm.workflow.export import export
 from dlm.workflow.prompt import answer, answer_stream, open_policy
 from dlm.workflow.train import TrainOptions, TrainView, train
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.big]
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

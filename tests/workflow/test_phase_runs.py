@@ -18,7 +18,7 @@ from dlm.training import pairs_hash, pairs_of_document, read_pairs_file
 from dlm.workflow.measuring import accuracy_of
 from dlm.workflow.train import RunReport, TrainOptions, train
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.big]
 
 Make = Callable[..., Path]
 DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
@@ -122,7 +122,6 @@ def test_all_is_sft_then_preference_each_with_its_run_and_version(make_document:
     assert one != two
 
 
-@pytest.mark.big
 def test_a_report_compares_with_what_the_run_started_from(make_document: Make) -> None:
     sft, preference = go(make_document(body=BODY))
     assert sft.before == {}
@@ -147,7 +146,6 @@ def test_accuracy_counts_ties_half() -> None:
     assert accuracy_of({"full_valid_loss": 1.0}) is None
 
 
-@pytest.mark.big
 def test_preference_alone_starts_from_current_or_from_the_base(make_document: Make) -> None:
     document = make_document(body=BODY)
     (fresh,) = go(document, view := Watching(), phase="preference")
@@ -166,7 +164,6 @@ def test_preference_alone_starts_from_current_or_from_the_base(make_document: Ma
     assert "current" in view.briefings[0].start.reason
 
 
-@pytest.mark.big
 def test_an_adapter_keeps_its_shape(make_document: Make) -> None:
     document = make_document(body=BODY)
     go(document, phase="sft", knobs={**KNOBS, "lora_r": 3})
@@ -180,7 +177,6 @@ def test_an_adapter_keeps_its_shape(make_document: Make) -> None:
         go(document, phase="preference", knobs={**KNOBS, "lora_r": 5})
 
 
-@pytest.mark.big
 def test_with_a_gate_nothing_is_promoted_and_preference_follows_all_the_same(make_document: Make) -> None:
     document = make_document(body=BODY, header="gate:\n  conditions:\n    - probes >= 1\n")
     sft, preference = go(document)
@@ -189,7 +185,6 @@ def test_with_a_gate_nothing_is_promoted_and_preference_follows_all_the_same(mak
         assert store.versions.current_name() is None
 
 
-@pytest.mark.big
 def test_preference_can_be_switched_off_and_runs_alone_without_rows(make_document: Make) -> None:
     off = "training:\n  preference:\n    enabled: false\n"
     document = make_document(body=BODY, header=off)
@@ -214,7 +209,6 @@ def test_a_reward_model_is_kept_and_never_current(make_document: Make) -> None:
         assert not store.versions.get("v0002").answers
 
 
-@pytest.mark.big
 def test_what_is_left_out_is_counted_by_reason(make_document: Make, tmp_path: Path) -> None:
     provenance = mined(
         judge_name="sway", judge_score_chosen=0.9, judge_score_rejected=0.1,
@@ -237,7 +231,6 @@ def test_what_is_left_out_is_counted_by_reason(make_document: Make, tmp_path: Pa
     assert run.data_hash == pairs_hash([*pairs_of_document(load(document)), *read_pairs_file(scored)])
 
 
-@pytest.mark.big
 def test_lost_facts_are_warned_of(make_document: Make) -> None:
     knobs = {**KNOBS, "preference.learning_rate": 0.5, "warmup_ratio": 0.0}
     _, preference = go(make_document(body=BODY), view := Watching(), knobs=knobs)
@@ -245,7 +238,6 @@ def test_lost_facts_are_warned_of(make_document: Make) -> None:
     assert any(note.startswith("warning: the loss of held-out questions rose by") for note in view.notes)
 
 
-@pytest.mark.big
 def test_the_best_checkpoint_becomes_the_version(make_document: Make) -> None:
     knobs = {**KNOBS, "keep_best": True, "keep_last": 1, "eval_every_steps": 1, "learning_rate": 0.3,
              "warmup_ratio": 0.0, "max_steps": 12}  # fmt: skip
@@ -264,7 +256,6 @@ def test_the_best_checkpoint_becomes_the_version(make_document: Make) -> None:
 # --- stopped and gone on with -------------------------------------------------------------------------------------
 
 
-@pytest.mark.big
 @pytest.mark.parametrize(("phase", "step"), [("sft", 3), ("preference", 3), ("preference", 5)])
 def test_a_stopped_invocation_ends_as_the_one_that_never_stopped(
     make_document: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phase: str, step: int
@@ -284,7 +275,6 @@ def test_a_stopped_invocation_ends_as_the_one_that_never_stopped(
         resume(document)
 
 
-@pytest.mark.big
 def test_a_phase_that_never_began_is_gone_on_with(
     make_document: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -306,7 +296,6 @@ def _die(*args: Any, **options: Any) -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.big
 def test_a_run_goes_on_from_the_version_it_began_with(make_document: Make) -> None:
     document = make_document(body=BODY)
     go(document, phase="sft")
@@ -316,7 +305,6 @@ def test_a_run_goes_on_from_the_version_it_began_with(make_document: Make) -> No
     assert (report.version, report.parent) == ("v0003", "v0001")
 
 
-@pytest.mark.big
 def test_the_phase_can_be_named_when_going_on(make_document: Make) -> None:
     document = make_document(body=BODY)
     stop_in(document, "sft", 3)
@@ -325,7 +313,6 @@ def test_the_phase_can_be_named_when_going_on(make_document: Make) -> None:
     assert [run.phase for run in resume(document, phase="sft")] == ["sft"]
 
 
-@pytest.mark.big
 def test_other_pairs_and_other_knobs_are_refused(make_document: Make, tmp_path: Path) -> None:
     document, extra = make_document(body=BODY), tmp_path / "pairs.jsonl"
     line = json.dumps({"prompt": "Who?", "chosen": "We.", "rejected": "They."}) + "\n"
@@ -346,7 +333,6 @@ def test_other_pairs_and_other_knobs_are_refused(make_document: Make, tmp_path: 
     assert report.phase == "preference"
 
 
-@pytest.mark.big
 def test_the_choices_of_the_first_start_hold(make_document: Make) -> None:
     """Layout and kernels are chosen by measurement, so that a second start might choose others."""
     document = make_document(body=BODY)

@@ -22,7 +22,7 @@ from dlm.training import checkpoints
 from dlm.workflow.train import RunReport, TrainOptions, train
 from killed_training import MOMENTS, train_and_die
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.big]
 
 DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 ROWS = "".join(f"### Q\nWhat is number {i}?\n### A\nIt is {i * 7}.\n" for i in range(26))
