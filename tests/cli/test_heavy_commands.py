@@ -93,9 +93,12 @@ def paired(document: Path) -> str:
 @pytest.mark.big
 def test_the_loss_of_the_version_before_is_told_only_where_it_is_the_same_loss(dlm: Dlm, paired: str) -> None:
     args = ("train", paired, "--max-steps", "1", "--device", "cpu", "--phase", "preference")
-    dlm(*args)
-    assert "before it was   v0001 (loss " in dlm(*args, "--set", "preference.num_epochs=2").stdout
-    assert "before it was   v0002: dlm rollback" in dlm(*args, "--loss-type", "hinge").stdout
+    simpo = ("--method", "simpo")
+    dlm(*args, *simpo)
+    assert "before it was   v0001 (loss " in dlm(*args, *simpo, "--set", "preference.num_epochs=2").stdout
+    assert "before it was   v0002: dlm rollback" in dlm(*args).stdout
+    # measured against v0002, and this one against v0003: each begins at log 2
+    assert "before it was   v0003: dlm rollback" in dlm(*args).stdout
 
 
 @pytest.mark.big

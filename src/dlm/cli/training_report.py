@@ -146,10 +146,15 @@ def _previous(dlm_id: str, run: RunReport) -> str | None:
         return f"{previous.name} (loss {loss:.4f})"
 
 
-def _loss_of(version: Version) -> tuple[str, dict[str, Any]]:
-    """What a version's training loss measures: only losses of which all of it is the same can be compared."""
+def _loss_of(version: Version) -> tuple[str, dict[str, Any], str | None]:
+    """What a version's training loss measures: only losses of which all of it is the same can be compared.
+
+    DPO's is measured against the version that the run started from, unless its reference is the base.
+    """
     knobs = version.recipe.get(version.phase, {})
-    return version.phase, {name: value for name, value in knobs.items() if name not in NOT_OF_THE_LOSS}
+    moving = knobs.get("method") == "dpo" and knobs.get("reference") == "pre_adapter"
+    of_the_loss = {name: value for name, value in knobs.items() if name not in NOT_OF_THE_LOSS}
+    return version.phase, of_the_loss, version.parent if moving else None
 
 
 def report_data(document: Path, runs: Sequence[RunReport]) -> dict[str, Any]:
