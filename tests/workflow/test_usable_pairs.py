@@ -138,6 +138,7 @@ def test_reverted_pairs_that_came_back_are_not_trained_on(make_document: Make, v
         review.apply(store, document)
         old = document.read_text(encoding="utf-8")
         review.revert(store, document, [first.id, second.id])
+        review.reject(store, [second.id])
     document.write_text(old + "\n" + render_preference([TEXTS[1]]), encoding="utf-8")
     (preview,) = dry_run(document, options("preference"), view)
     assert preview.briefing.preflight.left_out == {"reverted": 2}

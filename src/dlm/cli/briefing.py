@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dlm.training import Finding, Preflight
     from dlm.workflow.views import Briefing
 
-__all__ = ["briefing_items", "finding_lines", "phase_line"]
+__all__ = ["briefing_items", "finding_lines", "phase_line", "words_of"]
 
 MOST_OF_A_KIND = 10  # findings of one kind that are shown one by one; the run's events hold all
 
@@ -21,7 +21,7 @@ _NAMES = {
 }  # rows by their use, where that is no word
 _REASONS = {
     "mined": "mined",
-    "reverted": "reverted, but in the document",
+    "reverted": "reverted or rejected, but in the document",
     "below_margin": "below the margin",
     "equal": "both answers equal",
     "scores_reversed": "scores prefer the rejected answer",
@@ -61,8 +61,7 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
         items["files"] = "\n".join(f"{clean(name)}: {count:,}" for name, count in preflight.origins.items())
     if preflight.left_out:
         items["left out"] = ", ".join(
-            f"{count:,} {_REASONS.get(kind, kind.replace('_', ' '))}"
-            for kind, count in preflight.left_out.items()
+            f"{count:,} {words_of(kind)}" for kind, count in preflight.left_out.items()
         )
     items |= {
         "tokens": _tokens(preflight),
@@ -90,6 +89,11 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
     return items
 
 
+def words_of(kind: str) -> str:
+    """A kind of reason for which a row or a pair is left out, in words."""
+    return _REASONS.get(kind, kind.replace("_", " "))
+
+
 def finding_lines(findings: Sequence[Finding]) -> list[tuple[str, str]]:
     """Findings as (level, line); of many alike the first ones, and how many more there are."""
     lines: list[tuple[str, str]] = []
@@ -99,7 +103,7 @@ def finding_lines(findings: Sequence[Finding]) -> list[tuple[str, str]]:
         if seen[finding.kind] <= MOST_OF_A_KIND:
             lines.append((finding.level, str(finding)))
     lines += [
-        ("note", f"and {count - MOST_OF_A_KIND:,} more: {_REASONS.get(kind, kind.replace('_', ' '))}")
+        ("note", f"and {count - MOST_OF_A_KIND:,} more: {words_of(kind)}")
         for kind, count in seen.items()
         if count > MOST_OF_A_KIND
     ]

@@ -155,13 +155,14 @@ def edit(store: Store, pair_id: int, *, chosen: str | None = None, rejected: str
 
 
 def reverted_keys(store: Store) -> frozenset[str]:
-    """The `pair_key` of every pair that was reverted and stands in the document under no other number.
+    """The `pair_key` of every pair that was reverted or rejected and stands in the document under no other number.
 
-    A mined section with one of these keys was pasted back, and is not to be trained on.
+    A mined section with one of these keys was pasted back, and is not to be trained on. Rejected pairs count, for
+    `reject` by number takes reverted ones, too.
     """
-    pairs = store.mining.pairs(status=("reverted", "applied"))
+    pairs = store.mining.pairs(status=("reverted", "rejected", "applied"))
     applied = {pair.content_key for pair in pairs if pair.status == "applied"}
-    return frozenset(pair.content_key for pair in pairs if pair.status == "reverted") - applied
+    return frozenset(pair.content_key for pair in pairs) - applied
 
 
 def reconcile(store: Store, path: Path) -> tuple[Document, Places]:

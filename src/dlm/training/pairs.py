@@ -48,7 +48,7 @@ Reason = Literal[
 class Pair:
     """One preference. `origin` is the file, `line` the place in it (1-based); scores are a judge's, where it gave any.
 
-    `reverted`: it was mined, written into the document, taken out again, and stands there all the same.
+    `reverted`: it was mined, then reverted or rejected, and stands in the document all the same.
     """
 
     prompt: str
@@ -222,7 +222,7 @@ def select_pairs(pairs: Sequence[Pair], *, min_margin: float = 0.0, include_mine
 
 def _own_fault(pair: Pair, min_margin: float, include_mined: bool) -> tuple[Reason, str] | None:
     if pair.reverted:
-        return "reverted", "mined and reverted; it stands in the document again"
+        return "reverted", "mined, then reverted or rejected; it stands in the document again"
     if pair.mined and not include_mined:
         return "mined", "mined, and mined pairs are left out"
     if pair.chosen == pair.rejected:
