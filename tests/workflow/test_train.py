@@ -311,7 +311,7 @@ def test_a_row_that_does_not_fit_is_listed_and_left_out(make_document: Make, vie
     assert "the limit is 256" in skipped.reason
     with store_of_document() as store:
         (event,) = store.runs.events(1, "skipped_rows")
-    assert event.data["rows"] == [{"place": skipped.row.place, "reason": skipped.reason}]
+    assert event.data["rows"] == [{"place": skipped.row.place, "kind": "too_long", "reason": skipped.reason}]
 
 
 def test_too_many_rows_that_do_not_fit_refuse_the_run(make_document: Make, view: Any) -> None:

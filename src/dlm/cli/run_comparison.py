@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dlm.cli.briefing import words_of
 from dlm.cli.output import Output
 from dlm.cli.training_report import LAST_TENTH
 from dlm.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["compare_runs", "print_comparison"]
 
 NONE = "–"
+_HOLD_OUT = ("include_mined", "min_margin", "val_fraction")  # knobs that decide which pairs are held out
 _TRAINING = ("sft", "preference", "reward", "rft")
 _TOLD = {  # measures of what is held out that are worth a line, by the names people know
     "full_valid_pref_acc": "ranked right",
@@ -51,6 +53,9 @@ def compare_runs(store: Store, names: Sequence[str]) -> dict[str, Any]:
         "runs": [_run_data(store, run) for run in runs],
         "same_start": runs[0].parent_version == runs[1].parent_version,
         "same_document": runs[0].document_sha256 == runs[1].document_sha256,
+        # two phases hash different things
+        "same_data": runs[0].data_hash == runs[1].data_hash if runs[0].kind == runs[1].kind else None,
+        "same_base": runs[0].base_fingerprint == runs[1].base_fingerprint,
         "knobs": [
             {"name": name, "values": [one.get(name) for one in knobs]}
             for name in sorted(knobs[0].keys() | knobs[1].keys())
@@ -126,8 +131,10 @@ def _flat(recipe: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def _left_out(store: Store, run_id: int) -> Counter[str]:
+    """How many rows or pairs were left out for which kind of reason; of an older run, for which reason."""
     events = store.runs.events(run_id, "skipped_rows")
-    return Counter(row["reason"] for row in events[-1].data["rows"]) if events else Counter()
+    rows = events[-1].data["rows"] if events else ()
+    return Counter(words_of(row["kind"]) if "kind" in row else row["reason"] for row in rows)
 
 
 def _held_out(store: Store, run_id: int, stage: str) -> dict[str, float]:
@@ -178,12 +185,20 @@ def _remarks(data: Mapping[str, Any], held_out_pairs: bool) -> list[str]:
     """What keeps the two from being like with like."""
     found = []
     runs = data["runs"]
-    if not data["same_start"] and runs[0]["kind"] == runs[1]["kind"]:
+    same_kind = runs[0]["kind"] == runs[1]["kind"]
+    other_data = data["same_data"] is False
+    if not data["same_start"] and same_kind:
         starts = " and ".join(str(run["parent_version"] or "the base") for run in runs)
         found.append(f"they start from {starts}: for like with like, dlm rollback before the second training")
     if not data["same_document"]:
         found.append("the document was changed between them")
-    if held_out_pairs and any(knob["name"].endswith("include_mined") for knob in data["knobs"]):
+    if other_data:
+        found.append(
+            "they were given other data: rows or pairs, of the document or of files, are not the same"
+        )
+    if not data["same_base"] and same_kind:
+        found.append("they stand on another base: its weights or its tokenizer are not the same")
+    if held_out_pairs and (other_data or any(knob["name"].endswith(_HOLD_OUT) for knob in data["knobs"])):
         found.append("each run holds out some of the pairs it may use, so these are not the same ones")
     return found
 

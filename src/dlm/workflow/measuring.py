@@ -44,7 +44,10 @@ class Measuring:
         A supervised run starts a fresh adapter, so what it started from is the base, at any step.
         """
         prepared = self._loaded.prepared
-        skipped = [{"place": one.row.place, "reason": one.reason} for one in prepared.preflight.skipped]
+        skipped = [
+            {"place": one.row.place, "kind": one.kind, "reason": one.reason}
+            for one in prepared.preflight.skipped
+        ]
         if skipped:
             self._record_once("skipped_rows", {"rows": skipped})
         if prepared.findings:
