@@ -64,3 +64,15 @@ def test_two_processes_make_the_versions_of_one(cli: Cli, tmp_path: Path) -> Non
     refused = in_two(cli, "train", "two.dlm", "--resume")
     assert refused.returncode != 0
     assert refused.stderr.count("no interrupted run") == 1
+
+
+def test_pairs_of_a_later_phase_are_refused_by_all_processes(cli: Cli) -> None:
+    """One that did not look would wait for the main process's first step, and die of its absence."""
+    make_base(cli.folder / "llama", "llama")
+    body = f"::instruction::\n{ROWS}\n{render_preference([('p', 'the same', 'the same')])}\n"
+    (cli.folder / "equal.dlm").write_text(HEADER + body, encoding="utf-8")
+    refused = in_two(cli, "train", "equal.dlm", *KNOBS)
+    assert refused.returncode != 0
+    assert "no pair can be trained on" in refused.stderr
+    assert "or --phase sft" in refused.stderr
+    assert "gloo" not in refused.stderr

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 
 from dlm import review
 from dlm.document import load, render_preference
-from dlm.errors import DlmError, NonFiniteError, UsageError
+from dlm.errors import DlmError, InterruptedRunError, NonFiniteError, UsageError
 from dlm.store import Home, Store
 from dlm.training import pairs_hash, pairs_of_document
 from dlm.workflow.train import RunReport, TrainOptions, dry_run, train
@@ -62,7 +65,8 @@ def test_pairs_that_cannot_be_used_are_refused_before_sft_trains(
         go(document, view, "preference")
     with pytest.raises(DlmError) as both:
         go(document, view)
-    assert (type(both.value), both.value.lines()) == (type(alone.value), alone.value.lines())
+    assert (type(both.value), both.value.message) == (type(alone.value), alone.value.message)
+    assert both.value.next_step == f"{alone.value.next_step}; or --phase sft, which trains without pairs"
     with opened() as store:
         assert (store.runs.list(), store.versions.list()) == ((), ())
     assert [run.phase for run in go(document, view, "sft")] == ["sft"]
@@ -104,6 +108,41 @@ def test_a_later_phase_that_fails_says_what_the_first_one_left(
     with pytest.raises(NonFiniteError) as alone:
         go(document, view, "preference")
     assert alone.value.message == "refused"  # no phase came before it
+
+
+def stop_at_once(document: Path, view: Any, asked: TrainOptions) -> None:
+    """Train until the first step, then press Ctrl-C."""
+
+    def step(number: int, *_: Any) -> None:
+        view.steps.append(number)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(view, "step", step)
+        with pytest.raises(InterruptedRunError):
+            train(document, asked, view)
+
+
+def test_a_resumed_run_is_refused_and_told_of_alike(
+    make_document: Make, view: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **more: Any) -> Any:
+        raise NonFiniteError("refused", next_step="mend")
+
+    document, resumed = make_document(body=body(*PAIRS)), TrainOptions(resume=True, device="cpu")
+    two_steps = TrainOptions(knobs={**KNOBS, "max_steps": 2}, device="cpu")
+    stop_at_once(document, view, two_steps)
+    with monkeypatch.context() as patch:
+        patch.setattr("dlm.workflow.loading.refuse_without_pairs", refuse)
+        with pytest.raises(NonFiniteError) as early:
+            train(document, resumed, view)
+        assert early.value.next_step == "mend; or --resume --phase sft, which trains without pairs"
+        train(document, replace(resumed, phase="sft"), view)
+    stop_at_once(document, view, replace(two_steps, phase="preference"))
+    monkeypatch.setattr("dlm.workflow.loading.prepare_preference", refuse)
+    with pytest.raises(NonFiniteError) as late:
+        train(document, resumed, view)
+    assert late.value.message == "refused\nthe sft phase before it is done: v0001 is kept and current"
 
 
 # --- a dry run computes no reference -------------------------------------------------------------------------------
@@ -163,6 +202,7 @@ def test_reverted_pairs_alone_are_nothing_to_train_on(make_document: Make, view:
     document.write_text(old, encoding="utf-8")
     with pytest.raises(UsageError) as fault:
         go(document, view)
+    assert fault.value.message == "nothing to train on: all 3 pairs are left out"
     assert fault.value.found == "3 reverted"
 
 

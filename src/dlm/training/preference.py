@@ -208,7 +208,7 @@ def _nothing_to_train(pairs: Sequence[Pair], skipped: Sequence[SkippedPair]) -> 
         )
     if asked_for:
         return UsageError(
-            f"nothing to train on: all {len(pairs)} pairs are left out as asked for",
+            f"nothing to train on: all {len(pairs)} pairs are left out{'' if asked_for['reverted'] else ' as asked for'}",
             found=", ".join(f"{asked_for[kind]} {words}" for kind, words in kinds.items() if asked_for[kind]),
             next_step="train on mined pairs, too, or lower min_margin; dlm preference accept DOCUMENT ID "
             "takes a reverted pair back",

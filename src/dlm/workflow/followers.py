@@ -6,7 +6,7 @@ there on all of them make the same calls into training, where gradients and metr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,6 +47,7 @@ class Ticket:
     precision: str | None
     references: Path
     resumed: Run | None
+    then: Sequence[ResolvedRecipe]  # of the phases to follow: all processes refuse alike what they cannot use
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def follow(path: Path, device: str, world: World, view: TrainView) -> None:
                 references=ticket.references,
                 view=view,
                 resumed=ticket.resumed,
+                then=ticket.then,
             )
             _take_part(ticket, loaded, world, stop, view)
 

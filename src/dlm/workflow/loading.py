@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from dlm.errors import TrainingError, UsageError
 from dlm.model import Policy, load_policy
 from dlm.recipe import Choice, PreferenceRecipe, ResolvedRecipe, RewardRecipe
 from dlm.store import Run, Version
@@ -107,9 +108,7 @@ def load_phase(
         torch.set_num_threads(resumed.threads)  # another number of threads takes sums in another order
         if resumed.base_fingerprint != policy.fingerprint:
             raise changed("the base's files", resumed, material.path)
-    for later in then:
-        if isinstance(later.knobs, PreferenceRecipe):
-            refuse_without_pairs(material.pairs, policy, later.recipe, later.knobs)
+    _refuse_later_phases(then, material, policy, resumed)
     if isinstance(resolved.knobs, PreferenceRecipe):
         model = _spread(start_adapter(policy, recipe), policy)
         prepared = prepare_preference(
@@ -132,6 +131,20 @@ def load_phase(
             stored=stored,
         )
     return Loaded(policy, model, prepared)
+
+
+def _refuse_later_phases(
+    then: Sequence[ResolvedRecipe], material: Material, policy: Policy, resumed: Run | None
+) -> None:
+    """Look at the pairs of the phases that are to follow, while `--phase sft` is still a way out."""
+    flags = "--phase sft" if resumed is None else "--resume --phase sft"
+    for later in then:
+        if isinstance(later.knobs, PreferenceRecipe):
+            try:
+                refuse_without_pairs(material.pairs, policy, later.recipe, later.knobs)
+            except (UsageError, TrainingError) as fault:
+                fault.next_step += f"; or {flags}, which trains without pairs"
+                raise
 
 
 def _spread(model: Any, policy: Policy) -> Any:

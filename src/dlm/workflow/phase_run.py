@@ -108,8 +108,10 @@ class PhaseRun:
     def _load(self, resolved: ResolvedRecipe, precision: str | None, run: Run | None = None) -> Loaded:
         invocation, start = self.invocation, self.start_from.value
         material, references = invocation.material, invocation.store.references
+        then = [recipe_of(phase, material, invocation.knobs) for phase in self.then]
+        files, reverted = material.files, material.reverted
         invocation.followers.load(
-            Ticket(self.phase, resolved, start, material.files, material.reverted, precision, references, run)
+            Ticket(self.phase, resolved, start, files, reverted, precision, references, run, then)
         )
         return load_phase(
             self.phase,
@@ -121,7 +123,7 @@ class PhaseRun:
             references=references,
             view=invocation.view,
             resumed=run,
-            then=[recipe_of(phase, material, invocation.knobs) for phase in self.then],
+            then=then,
         )
 
     def _spec(self, loaded: Loaded, facts: RunFacts) -> RunSpec:

@@ -167,7 +167,7 @@ def _what_is_kept(before: Version | None, invocation: Invocation) -> Iterator[No
         yield
     except Exception as fault:
         if before is not None:
-            state = "current" if invocation.store.versions.current_name() == before.name else "not promoted"
+            state = "current" if invocation.store.versions.current_name() == before.name else "not current"
             kept = f"the {before.phase} phase before it is done: {before.name} is kept and {state}"
             if isinstance(fault, DlmError):
                 fault.message += f"\n{kept}"
@@ -186,7 +186,8 @@ def _go_on(invocation: Invocation, unfinished: Run, options: TrainOptions) -> Tr
         begun = None if name is None else store.versions.verify(store.versions.get(name))
         resolved = _recipe(phase, begun, invocation.material, invocation.knobs, view)
         job = PhaseRun(invocation, phase, resolved, Choice(begun, "as the run began"), then)
-        runs.append(job.go_on(unfinished))
+        with _what_is_kept(begun, invocation):
+            runs.append(job.go_on(unfinished))
     else:
         view.note(f"run {unfinished.id} is complete; the phase that was to follow it begins now")
     made = runs[-1].version if runs else unfinished.version
