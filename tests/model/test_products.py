@@ -13,8 +13,9 @@ pytestmark = pytest.mark.torch
 
 def test_products_are_chosen_by_speed_at_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_products("cuda", "fp32").value == "torch"
-    times = iter([1.0, 0.5, 1.0, 1.0, 1.0, 0.5])
-    monkeypatch.setattr(products_module, "_median_seconds", lambda call: next(times))
+    times = iter([1.0, 0.5, 9.0, 0.7] * 2 + [1.0, 1.0, 1.2, 3.0] * 2)
+    monkeypatch.setattr(products_module, "_REPEATS", 4)
+    monkeypatch.setattr(products_module, "_seconds", lambda call: next(times))
     fast = choose_products("cpu", "fp32")
     assert fast.value == "onednn"
     assert "2.0×" in fast.reason
