@@ -47,7 +47,7 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
         max_steps=len(steps),
         seed=spec["seed"],
     )
-    products = choose_products(device, spec["dtype"])
+    products = choose_products(device)
     with accelerated(model, products.value):
         layout = _layout(model, [row for rows in steps for row in rows], spec)
         planned = plan_run(

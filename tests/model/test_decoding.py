@@ -35,7 +35,7 @@ def decode(model: torch.nn.Module, *, fast: bool, kept: list[int]) -> torch.Tens
     mask[0, :3] = mask[1, :1] = 0
     cache = make_cache(model.config)
     found = []
-    on = fast_decoding(model, "cpu", "fp32") if fast else fast_decoding(model, "cuda", "fp32")
+    on = fast_decoding(model, "cpu" if fast else "cuda")
     with on, torch.no_grad():
         for step in range(-1, 8):
             if step >= 0:
@@ -79,6 +79,6 @@ def test_the_model_is_left_alone_when_something_fails(policies: dict[str, Policy
     model = policies["llama"].model
     settings = torch.backends.mkldnn.matmul
     before = model.config._attn_implementation, settings.fp32_precision
-    with pytest.raises(KeyError), fast_decoding(model, "cpu", "fp32"):
+    with pytest.raises(KeyError), fast_decoding(model, "cpu"):
         raise KeyError
     assert (model.config._attn_implementation, settings.fp32_precision) == before

@@ -5,7 +5,6 @@ Notation: B rows, H query heads, K key heads, G = H / K, L cached positions, D h
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,12 +23,12 @@ _NAME = "dlm_decode"
 
 
 @contextmanager
-def fast_decoding(model: Any, device: str, dtype: str) -> Iterator[None]:
+def fast_decoding(model: Any, device: str) -> Iterator[None]:
     """Decode faster on the CPU while the context lasts; the numbers stay those of the library within rounding.
 
     Args:
         model: a causal language model of transformers, under PEFT or not.
-        device, dtype: where it lies, and its weights' format.
+        device: where it lies.
     """
     config = model.config
     if device != "cpu" or config._attn_implementation != "sdpa":
@@ -37,16 +36,10 @@ def fast_decoding(model: Any, device: str, dtype: str) -> Iterator[None]:
         return
     config._attn_implementation = _NAME
     try:
-        with matrix_products(_products(device, dtype)):
+        with matrix_products(choose_products(device).value):
             yield
     finally:
         config._attn_implementation = "sdpa"
-
-
-@functools.cache
-def _products(device: str, dtype: str) -> str:
-    """The choice is a measurement of a tenth of a second, made once."""
-    return choose_products(device, dtype).value
 
 
 def _attend(

@@ -129,7 +129,7 @@ def sample(
     ]
     done: dict[int, Sample] = {}
     many = len(rows) >= _FEW_ROWS
-    faster = fast_decoding(policy.model, policy.device.value, policy.dtype.value) if many else nullcontext()
+    faster = fast_decoding(policy.model, policy.device.value) if many else nullcontext()
     with _evaluating(policy.model), faster:
         for batch in _batches(policy.model, rows):
             for finished in _run(policy, batch, settings):

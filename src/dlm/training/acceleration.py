@@ -21,10 +21,10 @@ from torch.nn.functional import layer_norm, linear, silu
 from transformers.activations import SiLUActivation
 from transformers.pytorch_utils import Conv1D
 
-from dlm.model import choose_products, inner_model, matrix_products
+from dlm.model import inner_model, matrix_products
 from dlm.training.pages import keep_pages
 
-__all__ = ["accelerated", "choose_products"]
+__all__ = ["accelerated"]
 
 
 @contextmanager

@@ -6,7 +6,6 @@ know which phase it is.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dlm.errors import TrainingError
-from dlm.model import Policy
+from dlm.model import Policy, choose_products
 from dlm.recipe import Choice, Recipe
-from dlm.training.acceleration import accelerated, choose_products
+from dlm.training.acceleration import accelerated
 from dlm.training.examples import Example, Row, SkippedRow
 from dlm.training.findings import Finding
 from dlm.training.layout import Layout, Tree
@@ -45,8 +44,6 @@ MAX_SKIPPED_SHARE = 0.1
 SAMPLE = 64  # held-out rows scored at every evaluation; the end of the run scores them all
 
 Skipped = SkippedRow | SkippedPair
-
-_measured_products = functools.cache(choose_products)  # of the machine, so that all phases of a process agree
 
 
 @dataclass(frozen=True)
@@ -226,7 +223,7 @@ def settle(
     world = current()
     device = policy.device.value
     if stored is None:
-        products = world.from_main(_measured_products(device, policy.dtype.value))
+        products = world.from_main(choose_products(device))
     else:
         products = Choice(stored.products, "as the run began")
     with accelerated(model, products.value):
