@@ -34,7 +34,7 @@ $(VENV)/.train: pyproject.toml $(CONSTRAINTS) $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(CONSTRAINTS) $(VENV)/.train
-	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[train,dev]'
+	$(BIN)/pip install --quiet -c $(CONSTRAINTS) -e '.[train,web,dev]'
 	@touch $@
 
 install: $(VENV)/.train  ## create .venv with dlm in it
