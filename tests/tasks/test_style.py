@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dlm.errors import DlmError
@@ -63,11 +64,26 @@ def test_gold_is_right_and_brief(case):
 
 
 @given(facts)
+@example(case_at(478022, 5485, "fact"))  # 25 people, beside a date on 25 February
 def test_the_value_stands_in_the_document_and_rivals_are_caught(case):
     assert case.value.lower() in case.question.lower()
     for rival in case.rivals:
         assert not fact_right(case, f"{rival}.")
         assert not fact_right(case, f"{case.value} or {rival}.")
+
+
+def test_a_number_that_another_value_begins_with():
+    case = case_at(478022, 5485, "fact")
+    assert case.value == "25"
+    assert "25 February" in case.rivals
+    assert fact_right(case, "It has 25 people.")
+    assert not fact_right(case, "25 February.")
+    assert not fact_right(case, "25, by 25 February.")
+    assert not fact_right(case, "")
+    longer = replace(case, value="25 February", rivals=("25",))
+    assert fact_right(longer, "It is due on 25 February.")
+    assert not fact_right(longer, "It is due on 25 February, with 25 people.")
+    assert not fact_right(longer, "25.")
 
 
 @given(advice, advice)

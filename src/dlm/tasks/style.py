@@ -143,10 +143,13 @@ def answer(case: StyleCase, style: Style, variant: int = 0) -> str:
 
 
 def fact_right(case: StyleCase, reply: str) -> bool:
-    """The reply holds the fact as a whole phrase, and none of the document's other values."""
-    return _holds(reply, case.value) and not any(
-        _holds(_without(reply, case.value), rival) for rival in case.rivals
-    )
+    """The reply holds the fact as a whole phrase, and none of the document's other values.
+
+    Where one value stands inside another, the longer one is what was said: `28 June` neither gives nor spoils `28`.
+    """
+    longest_first = sorted((case.value, *case.rivals), key=len, reverse=True)
+    said = re.findall("|".join(map(_whole, longest_first)), reply, flags=re.IGNORECASE)
+    return {value.lower() for value in said} == {case.value.lower()}
 
 
 def on_topic(case: StyleCase, reply: str) -> bool:
@@ -275,10 +278,6 @@ def _points(topic: Topic) -> tuple[str, ...]:
 def _holds(reply: str, phrase: str) -> bool:
     """Whether the phrase stands in the reply as whole words, letter case aside."""
     return re.search(_whole(phrase), reply, flags=re.IGNORECASE) is not None
-
-
-def _without(reply: str, phrase: str) -> str:
-    return re.sub(_whole(phrase), " ", reply, flags=re.IGNORECASE)
 
 
 def _whole(phrase: str) -> str:
