@@ -106,14 +106,24 @@ class Problem:
 
 
 class DocumentError(DlmError):
-    """A document with problems; all of them, in the order of their places."""
+    """A document with problems; all of them, in the order of their places.
 
-    def __init__(self, problems: Sequence[Problem], path: str = "<text>", *, next_step: str = "") -> None:
+    Where so many were found that `problems` sums some of them up, `count` is the number found.
+    """
+
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        path: str = "<text>",
+        *,
+        next_step: str = "",
+        count: int | None = None,
+    ) -> None:
         self.problems = tuple(sorted(problems))
         self.path = path
-        count = len(self.problems)
+        count = len(self.problems) if count is None else count
         super().__init__(
-            f"{path} has {count} problem{'' if count == 1 else 's'}",
+            f"{path} has {count:,} problem{'' if count == 1 else 's'}",
             next_step=next_step or f"mend the lines above, then: dlm check {path}",
         )
 

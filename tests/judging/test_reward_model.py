@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from bases_on_the_spot import make_base, make_model, make_tokenizer, spec_of
 from dlm.errors import BaseModelError
-from dlm.judging import Item, JudgeContext, make_judge
+from dlm.judging import Item, JudgeContext, check_judge, make_judge, parse_judge
 from dlm.model import load_policy, load_reward_model
 from dlm.recipe import Recipe, RewardRecipe
 from dlm.training import Pair, add_reward_head, prepare_reward, save_reward_model
@@ -57,6 +57,7 @@ def stock_score(folder: Path, item: Item) -> float:
 @pytest.mark.parametrize("kind", ["llama", "qwen2", "gpt_neox"])
 def test_a_foreign_model_scores_as_with_transformers(kind: str, tmp_path: Path) -> None:
     folder = make_foreign(tmp_path / "model", kind)
+    look("hf:./model", tmp_path)
     judge = make_judge("hf:./model", JudgeContext(folder=tmp_path, device="cpu"))
     found = [verdict.score for verdict in judge.score(ITEMS[:3])]
     assert found == pytest.approx([stock_score(folder, item) for item in ITEMS[:3]], abs=1e-5)
@@ -152,6 +153,7 @@ def test_the_document_s_base_serves_only_where_the_version_cannot_name_its_own(
     with pytest.raises(BaseModelError, match="no place"):
         make_judge(f"hf:{reward_version}", JudgeContext(device="cpu"))
     other = spec_of(make_base(tmp_path / "other", "llama", seed=9))
+    look(f"hf:{reward_version}", tmp_path)
     version = tmp_path / "v0001"
     version.mkdir()
     for file in reward_version.iterdir():
@@ -170,10 +172,20 @@ def test_a_model_that_is_not_here_is_not_fetched(
         make_judge(f"hf:{target}", JudgeContext(folder=tmp_path))
 
 
+def look(spec: str, folder: Path) -> None:
+    """As before the sampling."""
+    check_judge(parse_judge(spec), timeout_s=1, folder=folder)
+
+
 def test_models_of_other_kinds_are_refused(tmp_path: Path) -> None:
     make_base(tmp_path / "causal", "llama")
-    with pytest.raises(BaseModelError, match="no reward model"):
-        make_judge("hf:causal", JudgeContext(folder=tmp_path))
+    for refuses in (look, lambda spec, folder: make_judge(spec, JudgeContext(folder=folder))):
+        with pytest.raises(BaseModelError, match="no reward model"):
+            refuses("hf:causal", tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseModelError, match="no reward model") as fault:
+        look("hf:empty", tmp_path)
+    assert "--phase reward" in fault.value.next_step
     two = make_foreign(tmp_path / "two", "llama")
     config = AutoModelForSequenceClassification.from_pretrained(two).config
     config.num_labels = 2

@@ -102,6 +102,13 @@ def test_what_is_planted_is_found_and_nothing_else(name: str) -> None:
         assert "in 40 of 40 pairs" in str(finding)
 
 
+def test_a_line_that_made_several_pairs_is_named_once() -> None:
+    chosen, rejected, _ = PLANTED["shorter"]
+    pairs = [Pair(f"p{i}", chosen(i), rejected(i), "scores", i // 3 + 1) for i in range(40)]
+    (finding,) = surface_findings(encode_pairs(pairs, ByteChat(), 512).examples)
+    assert finding.places == tuple(f"scores:{i}" for i in range(1, 6))
+
+
 def test_the_message_says_which_side_has_it() -> None:
     (shorter,) = surface_findings(examples(40, *PLANTED["shorter"][:2]))
     (longer,) = surface_findings(examples(40, *PLANTED["longer"][:2]))

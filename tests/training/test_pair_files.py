@@ -125,6 +125,8 @@ BAD_PAIRS: dict[str, tuple[Any, str]] = {
     "depth": ("[" * 100_000, "cannot be read"),
     "nothing": ({}, "none of them"),
     "half": ({"prompt": "p", "chosen": "c"}, "found chosen, prompt"),
+    "no text": ({**OK, "rejected": ""}, "found chosen, prompt; empty: rejected"),
+    "null": ({**OK, "chosen": None, "rejected": []}, "found prompt; empty: chosen, rejected"),
     "no prompt": ({"chosen": "Human: p Assistant: c", "rejected": "Human: p Assistant: r"}, "no prompt"),
     "no prompt in turns": ({"chosen": [assistant("c")], "rejected": [assistant("r")]}, "no prompt"),
     "unknown key": ({**OK, "margin": 2}, "'margin' (take columns"),
@@ -228,6 +230,7 @@ def test_all_bad_lines_are_reported_at_once_up_to_a_limit(tmp_path: Path) -> Non
     with pytest.raises(DocumentError) as fault:
         read_pairs_file(file)
     assert len(fault.value.problems) == MAX_PROBLEMS + 1
+    assert f"has {MAX_PROBLEMS + 50} problems" in fault.value.message
     assert "50 more" in fault.value.problems[-1].message
 
 

@@ -217,12 +217,13 @@ def check_judge(spec: JudgeSpec, *, timeout_s: float, folder: Path) -> None:
 
     Raises:
         UsageError: the command's program is not there, or the timeout is no time.
-        BaseModelError: the model is not on this machine.
+        BaseModelError: the model is not on this machine, or is none that scores answers.
     """
     if spec.kind == "hf":
         from dlm.judging.reward_model import find_model
+        from dlm.model import inspect_reward_model
 
-        find_model(spec.target, folder)
+        inspect_reward_model(find_model(spec.target, folder))
     elif spec.runs_code:
         make_judge(spec, JudgeContext(timeout_s=timeout_s, folder=folder)).close()
 

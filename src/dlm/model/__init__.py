@@ -6,7 +6,13 @@ from dlm.model.head import TokenScores, can_run_headless, inner_model, score_tar
 from dlm.model.logprobs import completion_logprobs
 from dlm.model.policy import Policy, load_policy, quiet_libraries
 from dlm.model.products import choose_products, matrix_products
-from dlm.model.reward import RewardModel, load_reward_model, with_score_head, write_reward_facts
+from dlm.model.reward import (
+    RewardModel,
+    inspect_reward_model,
+    load_reward_model,
+    with_score_head,
+    write_reward_facts,
+)
 from dlm.model.sampler import Sample, Settings, keeps_logits, sample, stream
 
 __all__ = [
@@ -22,6 +28,7 @@ __all__ = [
     "choose_products",
     "completion_logprobs",
     "inner_model",
+    "inspect_reward_model",
     "keeps_logits",
     "load_policy",
     "load_reward_model",

@@ -24,12 +24,13 @@ from dlm.errors import BaseModelError, ContextLengthError
 from dlm.model.chat import Chat
 from dlm.model.head import inner_model, trunk_states
 from dlm.model.policy import Policy, load_adapter, load_folder, load_policy, quiet_libraries
-from dlm.model.source import read_json, readable_faults
+from dlm.model.source import inspect_folder, read_json, readable_faults
 
 __all__ = [
     "REWARD_FILE",
     "RewardModel",
     "choose_pad_id",
+    "inspect_reward_model",
     "load_reward_model",
     "with_score_head",
     "write_reward_facts",
@@ -182,6 +183,24 @@ class RewardModel:
         self.tokenizer.save_pretrained(str(folder))
 
 
+def inspect_reward_model(folder: Path) -> None:
+    """Check everything about the reward model in a folder that can be checked without loading it or its base.
+
+    Raises:
+        BaseModelError: the folder holds none, or files are missing, damaged or of another kind.
+    """
+    if (folder / "adapter_config.json").is_file():
+        _require_scorer(folder)
+    elif (folder / "config.json").is_file():
+        inspect_folder(folder, str(folder), scores=True)
+    else:
+        raise BaseModelError(
+            f"{folder} holds no reward model",
+            expected="an adapter (adapter_config.json) or a whole model (config.json) that scores answers",
+            next_step="dlm train DOCUMENT --phase reward makes one, dlm export DOCUMENT --version NAME --to DIR writes it",
+        )
+
+
 def load_reward_model(
     folder: Path, spec: BaseSpec | None = None, *, device: str = "auto", precision: str | None = None
 ) -> RewardModel:
@@ -218,13 +237,17 @@ def load_reward_model(
     )
 
 
-def _load_adapted(folder: Path, spec: BaseSpec | None, device: str, precision: str | None) -> RewardModel:
+def _require_scorer(folder: Path) -> None:
     if read_json(folder / "adapter_config.json").get("task_type") != "SEQ_CLS":
         raise BaseModelError(
             f"{folder} holds an adapter that writes answers, not one that scores them",
             expected="task_type SEQ_CLS in adapter_config.json",
             next_step="name a version of a reward run: dlm train DOCUMENT --phase reward makes one",
         )
+
+
+def _load_adapted(folder: Path, spec: BaseSpec | None, device: str, precision: str | None) -> RewardModel:
+    _require_scorer(folder)
     facts = read_json(folder / REWARD_FILE)
     policy = load_policy(
         spec or _base_of(folder),

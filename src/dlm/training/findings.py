@@ -242,7 +242,10 @@ def _finding(
 ) -> Finding:
     places = [example.pair.place for example, win in zip(examples, wins, strict=True) if win]
     message = f"in {len(places):,} of {len(wins):,} pairs {what}"
-    return Finding(kind, level, message, tuple(places[:EXAMPLES]), len(places) / len(wins))
+    named = tuple(dict.fromkeys(places))[
+        :EXAMPLES
+    ]  # pairs of scored answers share their better answer's line
+    return Finding(kind, level, message, named, len(places) / len(wins))
 
 
 def _tells(guesses: Sequence[int], direction: int, *, ties_apart: bool) -> bool:

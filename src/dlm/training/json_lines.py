@@ -78,7 +78,10 @@ def read_json_lines(
             problems.append(Problem(number, 1, f"{noun}-shape", str(error)))
     if problems:
         raise DocumentError(
-            _first(problems), str(path), next_step="mend those lines, then run the command again"
+            _first(problems),
+            str(path),
+            count=len(problems),
+            next_step="mend those lines, then run the command again",
         )
     if not items:
         raise UsageError(

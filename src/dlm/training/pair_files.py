@@ -106,7 +106,7 @@ def _pair_of_json(item: Any, origin: str, line: int, system_prompt: str | None) 
     fields = known_fields(item, _PAIR_KEYS, _PAIR_SHAPES)
     keys = next((keys for keys in (_TRL, _OPENAI) if keys[1] in fields and keys[2] in fields), None)
     if keys is None or any(key in fields for key in {*_TRL, *_OPENAI} - set(keys)):
-        raise LineError(f"expected {_PAIR_SHAPES}; found {_named(fields)}")
+        raise LineError(f"expected {_PAIR_SHAPES}; found {_named(fields, item)}")
     prompt_key, chosen_key, rejected_key = keys
     prompt = fields.get(prompt_key)
     if keys is _OPENAI:
@@ -134,8 +134,11 @@ def _pair_of_json(item: Any, origin: str, line: int, system_prompt: str | None) 
     )
 
 
-def _named(fields: dict[str, Any]) -> str:
-    return f"{', '.join(sorted(fields)) or 'none of them'} (null and empty values do not count)"
+def _named(fields: dict[str, Any], item: dict[str, Any]) -> str:
+    empty = sorted(item.keys() - fields.keys())
+    return f"{', '.join(sorted(fields)) or 'none of them'}" + (
+        f"; empty: {', '.join(empty)}" if empty else ""
+    )
 
 
 def _openai_messages(value: Any) -> Any:
@@ -199,7 +202,7 @@ def _scalar_of_json(item: Any, origin: str, line: int, system_prompt: str | None
     responses = [key for key in ("response", "completion") if key in fields]
     scores = [key for key in ("score", "reward") if key in fields]
     if "prompt" not in fields or len(responses) != 1 or len(scores) != 1:
-        raise LineError(f"expected {_SCALAR_SHAPES}; found {_named(fields)}")
+        raise LineError(f"expected {_SCALAR_SHAPES}; found {_named(fields, item)}")
     prompt = _question(fields["prompt"], "prompt", system_prompt)
     question, response = _answer(fields[responses[0]], responses[0], system_prompt)
     if question is not None and question != prompt:
