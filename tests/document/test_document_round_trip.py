@@ -171,6 +171,10 @@ def test_any_provenance_value_round_trips_on_one_line(values: dict[str, str]) ->
     assert read_provenance(line) == Provenance("dlm-auto-harvest", values)
 
 
+def test_a_negative_score_is_written_as_a_number() -> None:
+    assert 'judge_score_rejected="-1e-09"' in write_provenance(MINED)
+
+
 def test_an_edit_with_nothing_or_with_a_foreign_section_is_refused() -> None:
     one, other = parse(HEADER + "a\n"), parse(HEADER + "b\n")
     with pytest.raises(UsageError):

@@ -39,7 +39,7 @@ _COMMENT: Final = re.compile(r"<!--[ \t]*(dlm-auto-[a-z]+):(.*?)-->[ \t]*", re.D
 _PAIR: Final = re.compile(r'[ \t]*([a-z_]+)="([^"]*)"')
 _REFERENCE: Final = re.compile(r"&(?:(quot|amp|lt|gt)|#([0-9]{1,7}));")
 _NAMED: Final = {"quot": '"', "amp": "&", "lt": "<", "gt": ">"}
-_UNSAFE: Final = re.compile(r'[&"<>\x00-\x1f\x7f\x85\u2028\u2029]|(?<=-)-|-$|^-')
+_UNSAFE: Final = re.compile(r'[&"<>\x00-\x1f\x7f\x85\u2028\u2029]|(?<=-)-')
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*", re.DOTALL)
 
 
