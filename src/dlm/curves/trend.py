@@ -1,0 +1,180 @@
+"""Levels, slopes and noise of a curve, each with its standard error, and no more averaging than the noise asks for.
+
+A curve without noise is taken at its word, point by point, so that a limit is compared with the very number in the
+file; a noisy one is averaged until its error is small beside what is asked. N: points of a curve; all are finite.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Curve",
+    "Level",
+    "Slope",
+    "blocks",
+    "end_level",
+    "noise_of",
+    "smoothed",
+    "start_level",
+    "theil_sen",
+]
+
+_NORMAL = 1.4826  # of the median absolute deviation: the standard deviation of a normal distribution
+_MOST_BLOCKS = 60  # Theil–Sen looks at every pair
+_ENOUGH = 4096  # points that tell the noise of any curve
+
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The finite points of a series: name, steps (N,), values (N,)."""
+
+    name: str
+    steps: NDArray[np.int64]
+    values: Values
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def within(self, first: float, last: float) -> Curve:
+        """The points of steps above `first` up to and with `last`."""
+        low, high = np.searchsorted(self.steps, [first, last], side="right")
+        return Curve(self.name, self.steps[low:high], self.values[low:high])
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where a curve stands: value with standard error, from `points` points of steps `first` to `last`."""
+
+    value: float
+    error: float
+    first: int
+    last: int
+    points: int
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The change per unit of x with its standard error."""
+
+    value: float
+    error: float
+
+
+def noise_of(values: Values) -> float:
+    """The spread of single points around a smooth curve, as a standard deviation; 0 for a curve that hardly turns.
+
+    From second differences, which a smooth curve leaves small. One that turns once in its course, as a validation
+    loss does when it begins to rise, has curvature and no noise, however coarse its points are.
+    """
+    if len(values) > _ENOUGH:
+        values = values[-_ENOUGH:]
+    if len(values) < 4:
+        return 0.0
+    moves = np.diff(values)
+    moves = moves[moves != 0]
+    turns = int((np.sign(moves[1:]) != np.sign(moves[:-1])).sum()) if len(moves) > 1 else 0
+    if turns <= max(1, len(values) // 20):
+        return 0.0
+    bends = np.abs(np.diff(values, 2)) / math.sqrt(6)
+    return float(_NORMAL * np.median(bends))
+
+
+def _needed(values: Values, noise: float, target: float, share: float) -> int:
+    """How many points bring the error under `target` of the level, at most `share` of the curve."""
+    level = abs(float(np.median(values)))
+    if noise == 0.0:
+        return 1
+    most = max(1, int(share * len(values)))
+    if level == 0.0:
+        return most
+    return int(np.clip(math.ceil((noise / (target * level)) ** 2), 1, most))
+
+
+def end_level(
+    curve: Curve, *, target: float = 0.03, share: float = 0.25, noise: float | None = None
+) -> Level:
+    """Where the curve ends: its last value, or what a line through the last points says there."""
+    return _edge(curve.steps, curve.values, target, share, noise, at=-1)
+
+
+def start_level(
+    curve: Curve, *, target: float = 0.03, share: float = 0.10, noise: float | None = None
+) -> Level:
+    """Where the curve begins: its first value, or what a line through the first points says there."""
+    return _edge(curve.steps, curve.values, target, share, noise, at=0)
+
+
+def _edge(
+    steps: NDArray[np.int64], values: Values, target: float, share: float, noise: float | None, at: int
+) -> Level:
+    spread = noise_of(values) if noise is None else noise
+    count = _needed(values, spread, target, share)
+    part = slice(len(values) - count, None) if at else slice(None, count)
+    x, y = steps[part].astype(float), values[part]
+    first, last = int(steps[part][0]), int(steps[part][-1])
+    if count < 6:
+        return Level(float(np.mean(y)), spread / math.sqrt(count), first, last, count)
+    low, high = np.quantile(y, (0.05, 0.95))
+    y = np.clip(y, low, high)  # single outliers must not tilt the line
+    offset = np.polyfit(x - x[at], y, 1)[1]
+    return Level(float(offset), 2 * spread / math.sqrt(count), first, last, count)
+
+
+def mean_level(curve: Curve) -> Level:
+    """The mean of all points with outliers cut to the 5th and 95th percentile."""
+    low, high = np.quantile(curve.values, (0.05, 0.95))
+    held = np.clip(curve.values, low, high)
+    error = max(noise_of(curve.values), float(held.std())) / math.sqrt(len(curve))
+    return Level(float(held.mean()), error, int(curve.steps[0]), int(curve.steps[-1]), len(curve))
+
+
+def smoothed(
+    values: Values, *, target: float = 0.03, share: float = 0.15, noise: float | None = None
+) -> Values:
+    """The curve as centred means of as many points as its noise asks for; at the edges of fewer."""
+    spread = noise_of(values) if noise is None else noise
+    count = _needed(values, spread, target, share)
+    half = count // 2
+    if half == 0:
+        return values
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    index = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
+    # an edge point keeps a window of its own, one-sided: a mean of one would be as noisy as the curve
+    low = np.maximum(0, np.where(reach < half, np.where(index < half, 0, index - half), index - half))
+    high = np.minimum(len(values), np.where(index + half + 1 > len(values), len(values), index + half + 1))
+    return np.asarray((sums[high] - sums[low]) / (high - low))
+
+
+def blocks(curve: Curve, most: int = _MOST_BLOCKS) -> tuple[Values, Values]:
+    """At most `most` points, the medians of runs of neighbours: (x, y)."""
+    if len(curve) <= most:
+        return curve.steps.astype(float), curve.values
+    edges = np.linspace(0, len(curve), most + 1).astype(int)
+    x = np.array([curve.steps[a:b].mean() for a, b in pairwise(edges)])
+    y = np.array([np.median(curve.values[a:b]) for a, b in pairwise(edges)])
+    return x, y
+
+
+def theil_sen(x: Values, y: Values) -> Slope:
+    """The median slope of all pairs (Theil 1950, Sen 1968), with an error from the residuals' spread.
+
+    Raises:
+        ValueError: fewer than two different x.
+    """
+    i, j = np.triu_indices(len(x), 1)
+    apart = x[j] - x[i]
+    if not apart.any():
+        raise ValueError("a slope needs two different x")
+    slope = float(np.median(((y[j] - y[i])[apart != 0]) / apart[apart != 0]))
+    left = y - slope * x
+    spread = _NORMAL * float(np.median(np.abs(left - np.median(left))))
+    return Slope(slope, spread / math.sqrt(float(((x - x.mean()) ** 2).sum())))
