@@ -49,37 +49,37 @@ class MadeRun:
 RUNS = (
     MadeRun(
         "over-fit",
-        ("valid_rises",),
+        ("overfit_alarm", "overfit_ratio", "valid_loss_rises"),
         questions=32,
         knobs={"num_epochs": 80, "learning_rate": 5e-3, "val_fraction": 0.25, "eval_every_steps": 6},
     ),
     MadeRun(
         "under-fit",
-        ("train_barely_decreases",),
+        ("train_loss_barely_falls",),
         questions=32,
         knobs={"num_epochs": 40, "learning_rate": 1e-7, "val_fraction": 0.25, "eval_every_steps": 4},
     ),
     MadeRun(
         "diverge",
-        ("diverges",),
+        ("train_loss_diverges",),
         questions=32,
         knobs={
-            "num_epochs": 40,
-            "learning_rate": 1.0,
-            "warmup_ratio": 0.3,
-            "max_grad_norm": 0,
+            "num_epochs": 50,
+            "learning_rate": 0.2,
+            "warmup_ratio": 0.5,  # it learns while the rate is small yet
+            "lr_scheduler": "constant",
             "val_fraction": 0.25,
             "eval_every_steps": 4,
         },
     ),
     MadeRun(
         "oscillate",
-        ("valid_oscillates",),
+        ("valid_loss_oscillates",),
         questions=32,
         contradicting=True,
         knobs={
-            "num_epochs": 12,
-            "learning_rate": 2e-2,
+            "num_epochs": 5,
+            "learning_rate": 8e-3,
             "micro_batch_size": 1,
             "grad_accum": 1,
             "lr_scheduler": "constant",

@@ -52,7 +52,7 @@ def print_diagnosis(output: Output, one: Diagnosed) -> None:
     verdict = one.diagnosis.verdict
     width = terminal_width(sys.stdout)
     output.heading(_head(one))
-    lines = pair_lines({"verdict": clean(verdict.text)}, width)
+    lines = pair_lines({_name("verdict"): clean(verdict.text)}, width)
     output.text("\n".join(_coloured(line, COLOURS[verdict.level], bold=True) for line in lines))
     for line in recommended_lines(one, width):
         output.text(line)
@@ -80,11 +80,16 @@ def recommended_lines(one: Diagnosed, width: int | None) -> list[str]:
     """The recommended checkpoint, or the candidates to try; why there is none."""
     candidates = one.selection.candidates
     if not candidates:
-        return pair_lines({"keep": f"nothing recommended: {one.selection.reason}"}, width)
-    if len(candidates) == 1:
-        return pair_lines({"keep": candidate_line(one.run, candidates[0], one.stored)}, width)
-    text = "\n".join(candidate_line(one.run, candidate, one.stored) for candidate in candidates)
-    return pair_lines({"try": f"{one.selection.reason}\n{text}"}, width)
+        return pair_lines({_name("keep"): clean(f"nothing recommended: {one.selection.reason}")}, width)
+    lines = [clean(candidate_line(one.run, candidate, one.stored)) for candidate in candidates]
+    if one.run.kind == "rft":  # none is named the best: the curves alone cannot tell
+        return pair_lines({_name("try"): "\n".join([clean(one.selection.reason), *lines])}, width)
+    return pair_lines({_name("keep"): "\nor ".join(lines)}, width)
+
+
+def _name(text: str) -> str:
+    """A name in the column that all parts of the report share."""
+    return text.ljust(len("cannot say"))
 
 
 def _finding_lines(finding: Finding, width: int | None) -> list[str]:
@@ -95,7 +100,7 @@ def _finding_lines(finding: Finding, width: int | None) -> list[str]:
         text = f"{text}\n{evidence}" if evidence else text
     else:
         text = f"{text}\n{evidence}\n→ {finding.action}" if evidence else f"{text}\n→ {finding.action}"
-    lines = pair_lines({finding.severity.ljust(len("verdict")): clean(text)}, width)
+    lines = pair_lines({_name(finding.severity): clean(text)}, width)
     head, _, rest = lines[0].partition(finding.severity)
     return [head + _coloured(finding.severity, COLOURS[finding.severity], bold=True) + rest, *lines[1:]]
 
@@ -114,9 +119,9 @@ def _asides(one: Diagnosed, width: int | None) -> Iterator[str]:
         text = ", ".join(named) + (f" and {more} more: --json" if more > 0 else "")
         yield from ("", *pair_lines({"cannot say": clean(text)}, width))
     if one.run.unknown_columns:
-        yield from pair_lines({"not known": clean(", ".join(one.run.unknown_columns))}, width)
+        yield from pair_lines({_name("not known"): clean(", ".join(one.run.unknown_columns))}, width)
     for problem in one.run.problems:
-        yield from pair_lines({"mended": clean(problem)}, width)
+        yield from pair_lines({_name("mended"): clean(problem)}, width)
 
 
 def _plot(one: Diagnosed) -> list[str]:

@@ -150,7 +150,7 @@ def _looked_at(
     from dlm.curves import select
 
     diagnosis = apply_rules(run, thresholds, running=running)
-    return Diagnosed(label, run, diagnosis, select(run, thresholds), stored)
+    return Diagnosed(label, run, diagnosis, select(run), stored)
 
 
 def _thresholds(assignments: Sequence[str]) -> Thresholds:
