@@ -25,9 +25,9 @@ def _sft(
     grad: Curve | None = None,
     extra: Curve | float = 1.0,
 ) -> Simulated:
-    """Both losses with noise; `extra` multiplies the validation loss (V,) on top of its noise."""
-    count, true = len(frame.steps), valid[frame.valid]
-    seen = true * np.exp(rng.normal(0, frame.valid_noise, len(true))) * extra
+    """Both losses with noise; `extra` multiplies the true validation loss (V,)."""
+    count, true = len(frame.steps), valid[frame.valid] * extra
+    seen = true * np.exp(rng.normal(0, frame.valid_noise, len(true)))
     at = frame.steps[frame.valid]
     norms = rng.lognormal(0, rng.uniform(0.2, 0.4), count) if grad is None else grad
     curves = [

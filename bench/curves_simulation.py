@@ -34,6 +34,8 @@ class Pattern:
 
 PATTERNS: Mapping[str, Pattern] = {
     "healthy": Pattern(curves_sft.healthy),
+    # In underfit and both_high the ratio of the losses grows by 2 to 12 % while neither falls as much:
+    # the validation loss does rise, as was seen when the rules were tuned.
     "slow": Pattern(curves_sft.slow, may=("both_losses_high",)),
     "spiky": Pattern(curves_sft.spiky),
     # Two turned curves: the ratio to the training loss, which goes on falling, depends on where they turn.
@@ -48,7 +50,9 @@ PATTERNS: Mapping[str, Pattern] = {
     "severe": Pattern(
         curves_sft.severe, ("overfit_ratio",), ("valid_loss_plateaus",), {"overfit_ratio": "severe"}
     ),
-    "underfit": Pattern(curves_sft.underfit, ("train_loss_barely_falls",), ("both_losses_high",)),
+    "underfit": Pattern(
+        curves_sft.underfit, ("train_loss_barely_falls",), ("both_losses_high", "valid_loss_rises")
+    ),
     "crash": Pattern(
         curves_sft.crash, ("train_loss_crashes",), ("overfit_ratio", "valid_loss_plateaus", "gap_from_start")
     ),
@@ -59,7 +63,9 @@ PATTERNS: Mapping[str, Pattern] = {
         ("valid_loss_oscillates",),
         ("overfit_alarm", "overfit_ratio", "valid_loss_rises", "gap_from_start"),
     ),
-    "both_high": Pattern(curves_sft.both_high, ("both_losses_high",), ("valid_loss_plateaus",)),
+    "both_high": Pattern(
+        curves_sft.both_high, ("both_losses_high",), ("valid_loss_plateaus", "valid_loss_rises")
+    ),
     "gap_from_start": Pattern(curves_sft.gap_from_start, ("gap_from_start",), ("overfit_ratio",)),
     "diverge": Pattern(
         # validation climbs with training; which of the two is named besides does not matter

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dlm.curves.run import Checkpoint, CurveRun
-from dlm.curves.trend import Curve, noise_of, smoothed
+from dlm.curves.trend import Curve, course_of, noise_of, smoothed
 from dlm.curves.view import View, number
 
 __all__ = ["Candidate", "Role", "Selection", "select"]
@@ -36,7 +36,6 @@ _SHOWN = (
     "valid_reward",
     "completion_tokens",
 )
-_TARGET = 0.01  # error of a smoothed validation loss that is small beside the 2 % a choice may cost
 _Z = 1.959964  # the normal distribution's 97.5 % point
 _MOST_SCORED = 64  # pairs that val_pref_acc is over at most
 _EQUAL = 0.05  # margins and lengths nearer than this share are equal
@@ -115,7 +114,7 @@ def _by_loss(view: View) -> Selection:
     if valid is None:
         return _last(view, "no validation loss tells checkpoints apart: the last one")
     noise = noise_of(valid.values)
-    course = smoothed(valid.values, target=_TARGET, noise=noise)
+    course = course_of(valid, noise)
     best = int(np.argmin(course))  # the first of equals
     step = int(valid.steps[best])
     how = (

@@ -76,7 +76,7 @@ class Thresholds(BaseModel):
     )
     high_loss: float = Field(default=1.5, gt=0, description="nats per token from which a loss is high")
     high_fall: float = Field(
-        default=0.20, gt=0, lt=1, description="share by which a loss that stays high has fallen at most"
+        default=0.25, gt=0, lt=1, description="share by which a loss that stays high has fallen at most"
     )
     start_gap: float = Field(
         default=1.5, gt=1, description="valid/train loss at the start from which the data do not match"
@@ -158,7 +158,8 @@ class Thresholds(BaseModel):
     )
     # How sure
     sureness: float = Field(
-        default=1.0,
+        default=0.5,
         ge=0,
-        description="standard errors by which a noisy curve must pass a limit; one without noise need not",
+        description="standard errors by which a noisy curve must pass a limit (twice as many for a turn of the validation"
+        " loss, which is a minimum picked from many); a curve without noise need not",
     )

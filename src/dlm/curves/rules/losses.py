@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from dlm.curves.findings import Evidence
+from dlm.curves.settling import Settled, settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, end_level, mean_level, noise_of, smoothed, start_level
+from dlm.curves.trend import Curve, end_level, noise_of, smoothed, start_level, swing_of
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -25,24 +26,19 @@ _FEW = 5  # points under which a course cannot be told
 _WATCHED = ("loss", "grad_norm", "reward", "entropy", "logps/")
 
 
-def _fall(curve: Curve) -> tuple[Level, Level, float, float]:
-    """Start, end, the fall as a share of the start, and the error of that."""
-    noise = noise_of(curve.values)
-    start, end = start_level(curve, noise=noise, target=0.015), end_level(curve, noise=noise, target=0.015)
-    if start.value <= 0:
-        return start, end, 0.0, math.inf
-    return start, end, 1 - end.value / start.value, math.hypot(start.error, end.error) / start.value
-
-
-def _thirds(curve: Curve) -> tuple[float, float]:
-    """The fall from the first third to the last, as a share, and its error: less than the whole, and steadier."""
-    third = max(1, len(curve) // 3)
-    first = mean_level(Curve(curve.name, curve.steps[:third], curve.values[:third]))
-    last = mean_level(Curve(curve.name, curve.steps[-third:], curve.values[-third:]))
-    noise = noise_of(curve.values) / math.sqrt(third)
-    if first.value <= 0:
-        return 0.0, math.inf
-    return 1 - last.value / first.value, math.sqrt(2) * noise / first.value
+def _course(view: View) -> Settled | None:
+    """How far the training loss comes, with the validation loss to steady it where that goes the same way."""
+    train, valid = view.curve("train_loss"), view.curve("valid_loss")
+    if train is None or not len(train):
+        return None
+    ends = float(train.steps[0]), float(train.steps[-1])
+    alone = settle([train], *ends)
+    if alone is None or not alone.error or valid is None or len(valid) < 4:
+        return alone
+    other = settle([valid], *ends)
+    if other is None or abs(other.change - alone.change) > 2 * math.hypot(other.error, alone.error):
+        return alone
+    return settle([train, valid], *ends)
 
 
 def train_loss_barely_falls(view: View, t: Thresholds) -> Outcome:
@@ -52,32 +48,24 @@ def train_loss_barely_falls(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < _FEW:
         return Waits("a start and an end need more points", len(train), _FEW)
-    start, end, fall, error = _fall(train)
-    if math.isinf(error):
-        return QUIET
-    falls = [(fall, error), _thirds(train)]
-    valid = view.curve("valid_loss")
-    if valid is not None and len(valid) >= 3:
-        falls += [_fall(valid)[2:], _thirds(valid)]  # it is steadier, and falls with training
-    if any(one - 2 * (spread + 0.002 * (spread > 0)) > t.least_fall for one, spread in falls):
-        return QUIET
-    if fall >= t.least_fall and error == 0:
-        return QUIET
-    sharpest = min(falls, key=lambda one: one[1])
-    if sharpest[0] - sharpest[1] >= t.least_fall:
-        return QUIET
-    if sharpest[0] <= -t.least_fall - 2 * sharpest[1]:
-        return QUIET  # it rises: that is divergence
-    if sharpest[1] > 0 and sharpest[0] + sharpest[1] > 2 * t.least_fall:
-        return Waits(
-            f"the loss is too noisy for its length: it fell by {fall:.0%} ± {error:.0%}",
-            len(train),
-            4 * len(train),
-        )
+    course = _course(view)
+    if course is None or course.start <= t.near_zero:
+        return QUIET  # there was nothing to fall from
+    if abs(course.change) >= max(t.least_fall, 2 * course.error):
+        return QUIET  # it fell, or it rose, which is divergence
+    if course.error > 2 * t.least_fall:
+        fall = f"it fell by {-course.change:.0%} ± {course.error:.0%}"
+        return Waits(f"the loss is too noisy for its length: {fall}", len(train), 4 * len(train))
     return Fires(
         "warn",
-        f"the training loss barely falls: from {number(start.value)} to {number(end.value)}",
-        (at_levels(f"{fall:.1%} of its start in {len(train)} points", train, start, end),),
+        f"the training loss barely falls: from {number(course.start)} to {number(course.end)}",
+        (
+            at_steps(
+                f"{-course.change:.1%} ± {course.error:.1%} of its start in {len(train)} points",
+                train,
+                [0, -1],
+            ),
+        ),
         "raise the learning rate, or clean the data: what contradicts itself cannot be learnt",
     )
 
@@ -159,6 +147,8 @@ def valid_loss_plateaus(view: View, t: Thresholds) -> Outcome:
     if later.sum() < 3:
         return Waits("too few validations after the first epoch", int(later.sum()), 3)
     noise = noise_of(valid.values)
+    if swing_of(valid) >= t.oscillation:
+        return QUIET
     after = Curve(valid.name, valid.steps[later], valid.values[later])
     near = max(1, min(len(after) // 4, 4 if noise else 1))
     reached = float(after.values[:near].mean())
@@ -195,12 +185,7 @@ def valid_loss_oscillates(view: View, t: Thresholds) -> Outcome:
         return None
     if len(valid) < 6:
         return Waits("a swing needs validations enough to see it", len(valid), 6)
-    level = float(np.median(np.abs(valid.values)))
-    if level == 0 or noise_of(valid.values) == 0:
-        return QUIET
-    bends = np.diff(valid.values, 2) / math.sqrt(6)
-    kept = np.sort(np.abs(bends))[: max(4, int(0.9 * len(bends)))]  # a single outlier is no swing
-    spread = math.sqrt(float(np.mean(kept**2))) / level
+    level, spread = float(np.median(valid.values)), swing_of(valid)
     if spread < t.oscillation:
         return QUIET
     return Fires(
@@ -218,15 +203,14 @@ def both_losses_high(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < _FEW or len(valid) < 2:
         return Waits("too few points of both losses", min(len(train), len(valid)), _FEW)
-    start, end, fall, error = _fall(train)
-    last = end_level(valid)
-    if min(end.value, last.value) < t.high_loss or fall - t.sureness * min(error, 0.05) > t.high_fall:
+    course, last = _course(view), end_level(valid)
+    if course is None or min(course.end, last.value) < t.high_loss or -course.change > t.high_fall:
         return QUIET
     return Fires(
         "warn",
-        f"both losses stay high: training {number(end.value)}, validation {number(last.value)}",
+        f"both losses stay high: training {number(course.end)}, validation {number(last.value)}",
         (
-            at_levels(f"{fall:.0%} less than at the start", train, start, end),
+            at_steps(f"{-course.change:.0%} less than at the start", train, [0, -1]),
             at_levels("validation loss at the end", valid, last),
         ),
         "the task is too hard as it is posed: take a larger model, simplify it, or train longer at a higher rate",

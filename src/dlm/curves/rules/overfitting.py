@@ -9,7 +9,7 @@ import numpy as np
 
 from dlm.curves.findings import Band, Evidence, RatioPoint, Severity
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, end_level, noise_of, smoothed, theil_sen
+from dlm.curves.trend import Curve, course_of, end_level, noise_of, theil_sen
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_steps, number
 
 __all__ = [
@@ -166,18 +166,20 @@ class _Turn:
 
 def _turn(valid: Curve) -> _Turn:
     noise = noise_of(valid.values)
-    course = smoothed(valid.values, noise=noise)
+    course = course_of(valid, noise)
     best = int(np.argmin(course))  # the first of equals
-    end = end_level(valid, noise=noise)
-    width = max(1, round(_span(valid, noise)))
-    return _Turn(
-        best, float(course[best]), end.value, math.hypot(end.error, noise / math.sqrt(width)), noise == 0
-    )
+    if course is valid.values:
+        return _Turn(
+            best, float(course[best]), float(course[-1]), 0.0 if not noise else 2 * noise, noise == 0
+        )
+    width = min(_needed_points(valid, noise), 0.35 * len(valid))
+    # a minimum in the middle is a mean, the end is the end of a line: four times a mean's variance
+    return _Turn(best, float(course[best]), float(course[-1]), noise * math.sqrt(5 / width), False)
 
 
-def _span(valid: Curve, noise: float) -> float:
+def _needed_points(valid: Curve, noise: float) -> float:
     level = abs(float(np.median(valid.values)))
-    return 1.0 if not level or not noise else min((noise / (0.03 * level)) ** 2, 0.15 * len(valid))
+    return max(3.0, (noise / (0.01 * level)) ** 2) if level else 3.0
 
 
 def overfit_alarm(view: View, t: Thresholds) -> Outcome:
@@ -190,7 +192,7 @@ def overfit_alarm(view: View, t: Thresholds) -> Outcome:
     if len(valid) < 2:
         return Waits("one validation has no best before it", len(valid), 2)
     turn = _turn(valid)
-    if not turn.final - t.sureness * turn.error > t.overfit_alarm * turn.best_value:
+    if not turn.final - 2 * t.sureness * turn.error > t.overfit_alarm * turn.best_value:
         return QUIET
     best = valid.steps[turn.best]
     return Fires(
@@ -225,13 +227,8 @@ def valid_loss_rises(view: View, t: Thresholds) -> Outcome:
     turn = _turn(valid)
     after = len(valid) - 1 - turn.best
     rise = turn.final - turn.best_value
-    if after < 1 or not rise - t.sureness * turn.error > t.valid_rise * turn.best_value:
+    if after < 1 or not rise - 2 * t.sureness * turn.error > t.valid_rise * turn.best_value:
         return QUIET
-    x, y = valid.steps[turn.best :].astype(float), valid.values[turn.best :]
-    if len(x) >= 4 and not turn.exact:
-        slope = theil_sen(x[-120:], y[-120:])
-        if slope.value - t.sureness * slope.error <= 0:
-            return QUIET
     best = int(valid.steps[turn.best])
     return Fires(
         "warn",

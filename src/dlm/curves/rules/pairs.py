@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, end_level, mean_level, noise_of, start_level
+from dlm.curves.trend import Curve, Level, mean_level, noise_of
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -142,33 +143,23 @@ def margin_lowers_both(view: View, t: Thresholds) -> Outcome:
     have = min(len(chosen), len(rejected))
     if have < _FEW:
         return Waits("log-probs need more points", have, _FEW)
-    falls = []
-    for curve in (chosen, rejected):
-        noise = noise_of(curve.values)
-        start, end = start_level(curve, noise=noise, target=0.02), end_level(curve, noise=noise, target=0.02)
-        size = abs(start.value) or 1.0
-        falls.append(
-            ((start.value - end.value) / size, math.hypot(start.error, end.error) / size, start, end)
-        )
-    (fall, error, start, end), (other, _, other_start, other_end) = falls
-    grows = (end.value - other_end.value) > (start.value - other_start.value)
-    if fall - t.sureness * error < t.chosen_fall or other <= 0 or not grows:
+    ends = float(chosen.steps[0]), float(chosen.steps[-1])
+    mine, other = settle([chosen], *ends), settle([rejected], *ends)
+    if mine is None or other is None:
+        return QUIET
+    # log-probs are negative: a fall makes them larger in size, and `change` negative
+    grows = (mine.end - other.end) > (mine.start - other.start)
+    if -mine.change - t.sureness * mine.error < t.chosen_fall or other.change >= 0 or not grows:
         return QUIET
     return Fires(
         "warn",
-        f"the margin grows by making both answers less likely: the chosen one by {fall:.0%}",
+        f"the margin grows by making both answers less likely: the chosen one by {-mine.change:.0%}",
         (
-            at_levels(
-                f"log-prob of chosen answers from {number(start.value)} to {number(end.value)}",
-                chosen,
-                start,
-                end,
+            at_steps(
+                f"log-prob of chosen answers from {number(mine.start)} to {number(mine.end)}", chosen, [0, -1]
             ),
-            at_levels(
-                f"of rejected answers from {number(other_start.value)} to {number(other_end.value)}",
-                rejected,
-                other_start,
-                other_end,
+            at_steps(
+                f"of rejected ones from {number(other.start)} to {number(other.end)}", rejected, [0, -1]
             ),
         ),
         "add the chosen answers' own loss (preference.sft_weight), lower the learning rate, or drop pairs whose two"
@@ -183,18 +174,16 @@ def length_drifts(view: View, t: Thresholds) -> Outcome:
         return None
     if len(lengths) < 2:
         return Waits("a drift needs two measurements", len(lengths), 2)
-    noise = noise_of(lengths.values)
-    start, end = start_level(lengths, noise=noise, target=0.05), end_level(lengths, noise=noise, target=0.05)
-    if start.value <= 0 or end.value <= 0:
+    course = settle([lengths], float(lengths.steps[0]), float(lengths.steps[-1]))
+    if course is None or course.end <= 0:
         return QUIET
-    factor = end.value / start.value
-    error = math.hypot(start.error / start.value, end.error / end.value)
-    if max(factor, 1 / factor) * (1 - t.sureness * error) < t.length_drift:
+    factor = course.end / course.start
+    if max(factor, 1 / factor) * (1 - t.sureness * course.error / min(1.0, factor)) < t.length_drift:
         return QUIET
     word = "longer" if factor > 1 else "shorter"
     return Fires(
         "warn",
-        f"answers become {word}: {number(start.value)} tokens at first, {number(end.value)} at the end",
-        (at_levels(f"{number(factor)} times", lengths, start, end),),
+        f"answers become {word}: {number(course.start)} tokens at first, {number(course.end)} at the end",
+        (at_steps(f"{number(factor)} times", lengths, [0, -1]),),
         "look whether chosen answers are " + word + " than rejected ones: length alone may be what is learnt",
     )

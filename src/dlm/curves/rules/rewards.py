@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
+from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, end_level, mean_level, noise_of, start_level
+from dlm.curves.trend import Curve, Level, end_level, mean_level, noise_of
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -185,21 +186,19 @@ def answers_grow(view: View, t: Thresholds) -> Outcome:
         return None
     if len(tokens) < 2:
         return Waits("growth needs two measurements", len(tokens), 2)
-    noise = noise_of(tokens.values)
-    start, end = start_level(tokens, noise=noise, target=0.04), end_level(tokens, noise=noise, target=0.04)
-    if start.value <= 0:
+    course = settle([tokens], float(tokens.steps[0]), float(tokens.steps[-1]))
+    if course is None or course.start <= 0:
         return QUIET
-    growth = end.value / start.value
-    error = math.hypot(start.error / start.value, end.error / max(end.value, 1e-12))
-    if growth * (1 - t.sureness * error) < t.tokens_moderate:
+    growth = course.end / course.start
+    if growth - t.sureness * course.error < t.tokens_moderate:
         return QUIET
     excessive = growth >= t.tokens_excessive
     return Fires(
         "warn" if excessive else "info",
-        f"answers grow {number(growth)} times: from {number(start.value)} to {number(end.value)} tokens",
+        f"answers grow {number(growth)} times: from {number(course.start)} to {number(course.end)} tokens",
         (
-            at_levels(
-                "more than the task asks for, it seems" if excessive else "normal growth", tokens, start, end
+            at_steps(
+                "more than the task asks for, it seems" if excessive else "normal growth", tokens, [0, -1]
             ),
         ),
         "the grader may reward length: look at what it scores, or cap the tokens; of two checkpoints with equal"

@@ -123,7 +123,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "both_losses_high",
-        "both losses end at 1.5 nats or more, a fifth below the start at most",
+        "both losses end at 1.5 nats or more, a quarter below the start at most",
         "task too hard",
         _SFT,
         ("high_loss", "high_fall", "sureness"),
