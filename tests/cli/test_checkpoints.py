@@ -87,7 +87,9 @@ def test_the_list_is_read_back_by_diagnose(dlm: Dlm, run_id: int) -> None:
 
 
 def test_promote_makes_a_version_of_a_checkpoint(dlm: Dlm, run_id: int) -> None:
-    text = dlm("promote", "notes.dlm", "--run-id", "1", "--step", "20", "--reason", "before it over-fits").stdout
+    text = dlm(
+        "promote", "notes.dlm", "--run-id", "1", "--step", "20", "--reason", "before it over-fits"
+    ).stdout
     assert text == "v0001 is made of step 20 of run 1\nv0001 is current\n"
     assert "v0001" in dlm("checkpoints", "notes.dlm").stdout
     dlm("promote", "notes.dlm", "--run-id", "1", "--step", "40")

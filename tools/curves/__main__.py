@@ -42,7 +42,9 @@ def main(names: list[str]) -> None:
         record(run.name, found)
         curves = curve_run_of(found.series, kind="sft", method="sft", planned_steps=found.planned_steps)
         fired = [f"{finding.rule} ({finding.severity})" for finding in diagnose(curves).findings]
-        print(f"{run.name}: {curves.last_step} steps; wanted {', '.join(run.expected)}; found {', '.join(fired) or 'nothing'}")
+        print(
+            f"{run.name}: {curves.last_step} steps; wanted {', '.join(run.expected)}; found {', '.join(fired) or 'nothing'}"
+        )
 
 
 if __name__ == "__main__":

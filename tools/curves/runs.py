@@ -29,8 +29,28 @@ COLUMNS = (
     "grad_norm",
     "learning_rate",
 )
-_PLACES = ("the cellar", "the roof", "Lisbon", "a blue box", "the second drawer", "the archive", "row nine", "Oslo")
-_THINGS = ("ladder", "ledger", "lamp", "kettle", "map", "radio", "spare key", "toolbox", "typewriter", "umbrella")
+_PLACES = (
+    "the cellar",
+    "the roof",
+    "Lisbon",
+    "a blue box",
+    "the second drawer",
+    "the archive",
+    "row nine",
+    "Oslo",
+)
+_THINGS = (
+    "ladder",
+    "ledger",
+    "lamp",
+    "kettle",
+    "map",
+    "radio",
+    "spare key",
+    "toolbox",
+    "typewriter",
+    "umbrella",
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +104,7 @@ RUNS = (
             "grad_accum": 1,
             "lr_scheduler": "constant",
             "val_fraction": 0.25,
-            "eval_every_steps": 6,
+            "eval_every_steps": 12,
         },
     ),
 )
@@ -97,7 +117,9 @@ def document_of(run: MadeRun) -> str:
     for number in range(run.questions):
         thing = f"{_THINGS[number % len(_THINGS)]} number {number // len(_THINGS) + 1}"
         for _ in range(3 if run.contradicting else 1):
-            lines.append(f"### Q\nWhere is the {thing}?\n### A\nIn {draw.choice(_PLACES)}, shelf {draw.randrange(90)}.\n")
+            lines.append(
+                f"### Q\nWhere is the {thing}?\n### A\nIn {draw.choice(_PLACES)}, shelf {draw.randrange(90)}.\n"
+            )
     header = f"---\ndlm_id: {DLM_ID}\ndlm_version: 15\nbase_model: pocket\n---\n"
     return f"{header}\n::instruction::\n{''.join(lines)}"
 

@@ -80,7 +80,9 @@ def _items_of_curves(document: Path, run: RunReport) -> dict[str, str]:
     """The verdict of the rules, and the checkpoint to keep where it is not the version itself."""
     items = {"curves": run.diagnosis.verdict.text}
     if run.diagnosis.findings:
-        items["curves"] += f"\n{typed('dlm', 'diagnose', str(document), '--run-id', str(run.run_id))} says why"
+        items["curves"] += (
+            f"\n{typed('dlm', 'diagnose', str(document), '--run-id', str(run.run_id))} says why"
+        )
     best = run.selection.best
     if run.phase != "reward" and best is not None and best.step != run.steps:
         stored = StoredRun(document, run.run_id, run.version, run.steps)

@@ -29,7 +29,7 @@ __all__ = [
 
 TRAINED: Final = ("sft", "preference", "reward", "rft")
 
-CHECKPOINT_METRICS: Final = (
+CHECKPOINT_METRICS: Final[tuple[str, ...]] = (
     # those of an OpenAI supervised job, …
     "train_loss",
     "train_mean_token_accuracy",
