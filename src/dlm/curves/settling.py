@@ -59,7 +59,10 @@ def settle(curves: Sequence[Curve], first: float, last: float) -> Settled | None
         return None
     # an even change needs no evidence; a quick one at the start, which a few noisy points can feign, must fit better
     misfits = {pace: sum(_fit(t, y, error, pace)[3] for t, y, error in data) for pace in _PACES}
-    pace = min(_PACES, key=lambda one: misfits[one] + (0.0 if math.isinf(one) else _PENALTY))
+    # neighbours that correlate make blocks noisier than single points tell: the best fit's misfit says by how much
+    free = max(1, sum(len(t) for t, _, _ in data) - 3 * len(data))
+    scale = max(1.0, min(misfits.values()) / free)
+    pace = min(_PACES, key=lambda one: misfits[one] + (0.0 if math.isinf(one) else _PENALTY * scale))
     changes, weights, ends = [], [], []
     for t, y, error in data:
         start, end, spread, _ = _fit(t, y, error, pace)
@@ -71,7 +74,7 @@ def settle(curves: Sequence[Curve], first: float, last: float) -> Settled | None
         return None
     total = sum(weights)
     change = sum(one * weight for one, weight in zip(changes, weights, strict=True)) / total
-    return Settled(change, 1 / math.sqrt(total), *ends[0])
+    return Settled(change, math.sqrt(scale / total), *ends[0])
 
 
 def _prepared(curve: Curve, first: float, last: float) -> tuple[Values, Values, float]:

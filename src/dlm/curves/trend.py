@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ __all__ = [
     "start_level",
     "swing_of",
     "theil_sen",
+    "trailing",
 ]
 
 _NORMAL = 1.4826  # of the median absolute deviation: the standard deviation of a normal distribution
@@ -134,6 +134,26 @@ def _edge(
     return Level(float(offset), 2 * spread / math.sqrt(count), first, last, count)
 
 
+def trailing(curve: Curve, at: NDArray[np.int64], *, target: float = 0.03) -> tuple[Values, Values]:
+    """The curve's level at each of some increasing steps, and its error: NaN before the curve's first point.
+
+    The mean of as many points up to the step as the noise asks for, but of none that belongs to the step before.
+    """
+    noise = noise_of(curve.values)
+    most = _needed(curve.values, noise, target, 1.0)
+    high = np.searchsorted(curve.steps, at, side="right")
+    low = np.maximum(np.concatenate(([0], high[:-1])), high - most)
+    low = np.where(low == high, high - 1, low)  # nothing new since the step before: the last point there is
+    none = high == 0
+    low, high = np.maximum(low, 0), np.maximum(high, 1)
+    sums = np.concatenate(([0.0], np.cumsum(curve.values)))
+    counts = high - low
+    levels = (sums[high] - sums[low]) / counts
+    exact = counts == 1  # a difference of sums is not the very number
+    levels[exact] = curve.values[high[exact] - 1]
+    return np.where(none, np.nan, levels), noise / np.sqrt(counts)
+
+
 def mean_level(curve: Curve) -> Level:
     """The mean of all points with outliers cut to the 5th and 95th percentile."""
     low, high = np.quantile(curve.values, (0.05, 0.95))
@@ -196,9 +216,12 @@ def blocks(curve: Curve, most: int = _MOST_BLOCKS) -> tuple[Values, Values]:
     """At most `most` points, the medians of runs of neighbours: (x, y)."""
     if len(curve) <= most:
         return curve.steps.astype(float), curve.values
-    edges = np.linspace(0, len(curve), most + 1).astype(int)
-    x = np.array([curve.steps[a:b].mean() for a, b in pairwise(edges)])
-    y = np.array([np.median(curve.values[a:b]) for a, b in pairwise(edges)])
+    size = -(-len(curve) // most)
+    whole = len(curve) // size * size
+    x = curve.steps[:whole].reshape(-1, size).mean(axis=1)
+    y = np.median(curve.values[:whole].reshape(-1, size), axis=1)
+    if whole < len(curve):
+        x, y = np.append(x, curve.steps[whole:].mean()), np.append(y, np.median(curve.values[whole:]))
     return x, y
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -52,6 +53,7 @@ class View:
     def __init__(self, run: CurveRun, *, running: bool = False) -> None:
         self.run = run
         self.running = running
+        self.memo: dict[str, Any] = {}  # what one rule has worked out and another wants
         self._curves: dict[str, Curve | None] = {}
 
     def curve(self, role: str) -> Curve | None:

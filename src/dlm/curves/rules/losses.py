@@ -27,7 +27,14 @@ _WATCHED = ("loss", "grad_norm", "reward", "entropy", "logps/")
 
 
 def _course(view: View) -> Settled | None:
-    """How far the training loss comes, with the validation loss to steady it where that goes the same way."""
+    if "course" not in view.memo:
+        view.memo["course"] = _fitted(view)
+    found: Settled | None = view.memo["course"]
+    return found
+
+
+def _fitted(view: View) -> Settled | None:
+    """How far the training loss comes, with the validation loss to steady it where that falls alike."""
     train, valid = view.curve("train_loss"), view.curve("valid_loss")
     if train is None or not len(train):
         return None
@@ -36,7 +43,11 @@ def _course(view: View) -> Settled | None:
     if alone is None or not alone.error or valid is None or len(valid) < 4:
         return alone
     other = settle([valid], *ends)
-    if other is None or abs(other.change - alone.change) > 2 * math.hypot(other.error, alone.error):
+    if (
+        other is None
+        or other.change >= 0
+        or abs(other.change - alone.change) > 2 * math.hypot(other.error, alone.error)
+    ):
         return alone
     return settle([train, valid], *ends)
 
@@ -53,7 +64,7 @@ def train_loss_barely_falls(view: View, t: Thresholds) -> Outcome:
         return QUIET  # there was nothing to fall from
     if abs(course.change) >= max(t.least_fall, 2 * course.error):
         return QUIET  # it fell, or it rose, which is divergence
-    if course.error > 2 * t.least_fall:
+    if max(course.error, abs(course.change)) > 2 * t.least_fall:
         fall = f"it fell by {-course.change:.0%} ± {course.error:.0%}"
         return Waits(f"the loss is too noisy for its length: {fall}", len(train), 4 * len(train))
     return Fires(
@@ -142,27 +153,27 @@ def valid_loss_plateaus(view: View, t: Thresholds) -> Outcome:
         return Waits("nobody says how many steps an epoch has")
     if whole < 1.5:
         return QUIET if not view.running else Waits("the second epoch has not come far enough")
-    epochs = np.array([view.run.epoch_at(int(step)) or 0.0 for step in valid.steps])
-    later = epochs >= 1 - 1e-9
+    epochs = view.run.epochs_at(valid.steps)
+    later = np.zeros(len(valid), bool) if epochs is None else epochs >= 1 - 1e-9
     if later.sum() < 3:
         return Waits("too few validations after the first epoch", int(later.sum()), 3)
     noise = noise_of(valid.values)
     if swing_of(valid) >= t.oscillation:
         return QUIET
     after = Curve(valid.name, valid.steps[later], valid.values[later])
-    near = max(1, min(len(after) // 4, 4 if noise else 1))
-    reached = float(after.values[:near].mean())
     end = end_level(valid, noise=noise, target=0.01)
+    near = int(np.clip((noise / (0.015 * abs(end.value) or 1.0)) ** 2, 1, max(1, len(after) // 4)))
+    reached = float(after.values[:near].mean())
     error = math.hypot(noise / math.sqrt(near), end.error)
     first = start_level(train).value if train is not None else float(valid.values[0])
     fall, left = first - end.value, reached - end.value
-    if (
-        fall <= t.least_fall * first
-        or left + t.sureness * error > (1 - t.first_epoch_share) * fall + 2 * error
-    ):
+    course = _course(view)
+    if fall <= 2 * t.least_fall * first or (course and -course.change < 2 * max(t.least_fall, course.error)):
+        return QUIET  # there was hardly a fall to speak of
+    if left - 2 * t.sureness * error > (1 - t.first_epoch_share) * fall or -left > t.valid_rise * reached:
         return QUIET
-    if left > (1 - t.first_epoch_share) * fall or -left > t.valid_rise * reached:
-        return QUIET
+    if error > 2 * (1 - t.first_epoch_share) * fall:
+        return Waits("the validation loss is too noisy for its number of points", len(after), 4 * len(after))
     return Fires(
         "info",
         "the validation loss is flat after the first epoch",

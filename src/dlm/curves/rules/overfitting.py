@@ -9,7 +9,7 @@ import numpy as np
 
 from dlm.curves.findings import Band, Evidence, RatioPoint, Severity
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, course_of, end_level, noise_of, theil_sen
+from dlm.curves.trend import Curve, blocks, course_of, noise_of, theil_sen, trailing
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_steps, number
 
 __all__ = [
@@ -29,6 +29,7 @@ _ADVICE: dict[Band, str] = {
     "severe": "use an earlier checkpoint, and train fewer epochs or on more data",
 }
 _TARGET = 0.025  # error of a ratio's two levels that is small beside the bands' widths
+_MOST_RATIOS = 1000
 _LATE_SHARE = 0.25  # of the run that the final ratio may be averaged over, where noise asks for it
 
 
@@ -63,19 +64,20 @@ class _Pair:
 
 
 def ratio_points(view: View, t: Thresholds) -> tuple[RatioPoint, ...]:
-    """The ratio at every validation that has a training loss at or before it."""
+    """The ratio at every validation that has a training loss at or before it; of more than a thousand, a thousand."""
     losses = _losses(view)
     if losses is None:
         return ()
     train, valid = losses
-    noise = noise_of(train.values)
+    levels, _ = trailing(train, valid.steps, target=_TARGET)
+    known = np.flatnonzero(np.isfinite(levels))
+    if len(known) > _MOST_RATIOS:
+        known = known[np.linspace(0, len(known) - 1, _MOST_RATIOS).round().astype(int)]
     made = []
-    for i in range(len(valid)):
-        before = _train_level(train, noise, float(valid.steps[i - 1]) if i else -1.0, int(valid.steps[i]))
-        if before is not None:
-            value = float(valid.values[i])
-            ratio = ratio_of(value, before[0])
-            made.append(RatioPoint(int(valid.steps[i]), before[0], value, ratio, band_of(ratio, t)))
+    for i in known:
+        loss, value = float(levels[i]), float(valid.values[i])
+        ratio = ratio_of(value, loss)
+        made.append(RatioPoint(int(valid.steps[i]), loss, value, ratio, band_of(ratio, t)))
     return tuple(made)
 
 
@@ -84,39 +86,26 @@ def _losses(view: View) -> tuple[Curve, Curve] | None:
     return None if train is None or valid is None else (train, valid)
 
 
-def _train_level(train: Curve, noise: float, after: float, step: int) -> tuple[float, float] | None:
-    """The training loss up to a step, not further back than `after`, with its error; None where there is none."""
-    part = train.within(after, step)
-    if not len(part):
-        part = train.within(-1, step)
-        part = Curve(part.name, part.steps[-1:], part.values[-1:])
-    if not len(part):
-        return None
-    level = end_level(part, target=_TARGET, share=1.0, noise=noise)
-    return max(0.0, level.value), level.error
-
-
 def _final_pair(train: Curve, valid: Curve) -> _Pair | None:
     """Both losses at the end, averaged over the same last stretch, no longer than their noise asks for."""
+    levels, errors = trailing(train, valid.steps, target=_TARGET)
+    if not math.isfinite(levels[-1]):
+        return None
     noise, valid_noise = noise_of(train.values), noise_of(valid.values)
+    last = int(valid.steps[-1])
     most = max(1, int(_LATE_SHARE * len(valid)))
-    for count in range(1, most + 1):
-        after = float(valid.steps[-count - 1]) if count < len(valid) else -1.0
-        last = Curve(valid.name, valid.steps[-count:], valid.values[-count:])
-        part = train.within(after, int(valid.steps[-1]))
-        if count == 1 or not len(part):
-            level = _train_level(train, noise, after, int(valid.steps[-1]))
-        else:
-            level = float(np.mean(part.values)), noise / math.sqrt(len(part))
-        if level is None:
-            return None
-        value = float(last.values.mean())
+    for count in range(1, min(most, _MOST_RATIOS) + 1):
+        level, error = float(levels[-1]), float(errors[-1])
+        if count > 1:
+            part = train.within(float(valid.steps[-count - 1]), last)
+            if len(part) > 1:
+                level, error = float(part.values.mean()), noise / math.sqrt(len(part))
+        value = float(valid.values[-count:].mean())
         relative = math.hypot(
-            level[1] / level[0] if level[0] else 0.0, valid_noise / math.sqrt(count) / value if value else 0.0
+            error / level if level else 0.0, valid_noise / math.sqrt(count) / value if value else 0.0
         )
-        pair = _Pair(int(valid.steps[-1]), level[0], value, relative)
-        if relative <= _TARGET or count == most:
-            return pair
+        if relative <= _TARGET or count >= min(most, _MOST_RATIOS):
+            return _Pair(last, level, value, relative)
     return None
 
 
@@ -245,26 +234,24 @@ def gap_from_start(view: View, t: Thresholds) -> Outcome:
         return None
     train, valid = losses
     span = max(1, view.end - view.first_step)
-    early = [i for i in range(len(valid)) if (valid.steps[i] - view.first_step) <= 0.5 * span]
-    if not early or valid.steps[early[0]] - view.first_step > 0.25 * span:
+    early = np.flatnonzero(valid.steps - view.first_step <= 0.5 * span)
+    if not len(early) or valid.steps[early[0]] - view.first_step > 0.25 * span:
         return Waits("the first validation comes after a quarter of the run", len(early), 1)
-    noise = noise_of(train.values)
-    steps, logs, errors = [], [], []
-    for i in early:
-        level = _train_level(train, noise, float(valid.steps[i - 1]) if i else -1.0, int(valid.steps[i]))
-        if level is not None and level[0] > 0 and valid.values[i] > 0:
-            steps.append(float(valid.steps[i]))
-            logs.append(math.log(float(valid.values[i]) / level[0]))
-            errors.append(level[1] / level[0])
-    if not steps:
+    levels, errors = trailing(train, valid.steps[early], target=_TARGET)
+    values = valid.values[early]
+    known = (levels > 0) & (values > 0)
+    if not known.any():
         return Waits("no training loss at or before the first validation")
-    x, y = np.array(steps) - view.first_step, np.array(logs)
-    first = float(y[0])
-    error = max(noise_of(y), float(np.median(errors)))
-    if len(x) >= 3:  # what a line says of the first step: a gap that grows is overfitting, not this
+    logs = Curve(
+        "log ratio", valid.steps[early][known] - view.first_step, np.log(values[known] / levels[known])
+    )
+    first = float(logs.values[0])
+    error = max(noise_of(logs.values), float(np.median(errors[known] / levels[known])))
+    if len(logs) >= 3:  # what a line says of the first step: a gap that grows is overfitting, not this
+        x, y = blocks(logs)
         slope = theil_sen(x, y)
         first = float(np.median(y - slope.value * x)) if slope.value > 0 else float(np.median(y))
-        error *= 2 / math.sqrt(len(x))
+        error *= 2 / math.sqrt(len(logs))
     if first - t.sureness * error < math.log(t.start_gap):
         return QUIET
     shown = early[:6]

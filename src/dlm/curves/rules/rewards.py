@@ -161,7 +161,7 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
 def _gap(train: Curve, valid: Curve, t: Thresholds) -> tuple[float, float, int] | None:
     """Training minus validation reward over the same last stretch, no longer than the noise asks for."""
     noise, valid_noise = noise_of(train.values), noise_of(valid.values)
-    most = max(1, int(_LATE * len(valid)))
+    most = min(1000, max(1, int(_LATE * len(valid))))
     last = int(valid.steps[-1])
     for count in range(1, most + 1):
         after = float(valid.steps[-count - 1]) if count < len(valid) else -1.0

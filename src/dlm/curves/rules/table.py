@@ -109,7 +109,7 @@ RULES: tuple[Rule, ...] = (
         "the first epoch brings 95 % of the validation loss's fall, and it does not rise",
         "learnt quickly",
         _SFT,
-        ("first_epoch_share", "least_fall", "valid_rise", "sureness"),
+        ("first_epoch_share", "least_fall", "valid_rise", "oscillation", "sureness"),
         losses.valid_loss_plateaus,
         at_end=True,
     ),
