@@ -8,7 +8,7 @@ import pytest
 
 from dlm.document import Header, Preference, PreferenceSettings, Reward, Training, new_document, parse
 from dlm.errors import DocumentError, Problem
-from dlm.recipe import Choice, PreferenceRecipe, Recipe, RewardRecipe, resolve
+from dlm.recipe import Choice, PreferenceRecipe, Recipe, RewardRecipe, RftRecipe, resolve
 from hostile_text import HEADER
 
 EVERYTHING = """\
@@ -129,6 +129,7 @@ def test_the_header_and_the_recipe_know_the_same_knobs_of_a_phase() -> None:
     nested = {**Preference.model_fields, **PreferenceSettings.model_fields}
     assert nested.keys() - {"enabled", "hyperparams"} == PreferenceRecipe.model_fields.keys()
     assert Reward.model_fields.keys() == RewardRecipe.model_fields.keys()
+    assert Rft.model_fields.keys() == RftRecipe.model_fields.keys()
     for name, field in PreferenceRecipe.model_fields.items():
         assert (nested[name].default, nested[name].description) == (field.default, field.description)
         assert nested[name].metadata == field.metadata

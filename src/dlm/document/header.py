@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from dlm.document.ulid import is_ulid
-from dlm.recipe import PreferenceChoices, PreferenceNumbers, Recipe, RewardRecipe
+from dlm.recipe import PreferenceChoices, PreferenceNumbers, Recipe, RewardRecipe, RftRecipe
 
 __all__ = [
     "DOCUMENT_VERSION",
@@ -25,6 +25,7 @@ __all__ = [
     "Preference",
     "PreferenceSettings",
     "Reward",
+    "Rft",
     "Source",
     "Training",
 ]
@@ -96,6 +97,15 @@ class Reward(RewardRecipe):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
+class Rft(RftRecipe):
+    """Reinforcement fine-tuning, as the recipe describes it."""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The knobs that the document names."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
 class Training(Recipe):
     """Every knob of a run, and what only a document can say about training."""
 
@@ -107,6 +117,7 @@ class Training(Recipe):
     )
     preference: Preference = Field(default_factory=lambda: Preference.model_validate({}))
     reward: Reward = Field(default_factory=lambda: Reward.model_validate({}))
+    rft: Rft = Field(default_factory=lambda: Rft.model_validate({}))
 
 
 class Export(BaseModel):
