@@ -19,6 +19,7 @@ and exits with its `exit_code`. Anything else that escapes is a bug and shows it
     ├── TrainingError            1  a run that cannot start or go on
     │   └── NonFiniteError       1  a loss or gradient that is not a number
     ├── ConsentError             1  a command that a document names and nobody has allowed
+    ├── GradingError             1  a grader that cannot be used, or that failed too often
     ├── GateError                3  a version that has not passed its document's gate
     └── InterruptedRunError    130  stopped from outside; the run can be resumed
 """
@@ -39,6 +40,7 @@ __all__ = [
     "DocumentError",
     "ForeignFolderError",
     "GateError",
+    "GradingError",
     "InterruptedRunError",
     "LockedError",
     "MissingExtraError",
@@ -172,6 +174,10 @@ class NonFiniteError(TrainingError):
 
 class ConsentError(DlmError):
     """A command that a document names, and that nobody has allowed; it was not run."""
+
+
+class GradingError(DlmError):
+    """A grader that cannot be used, or that failed on too many answers."""
 
 
 class GateError(DlmError):

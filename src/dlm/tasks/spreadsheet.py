@@ -1,4 +1,4 @@
-"""The spreadsheet-cleaning task: messy tables, their clean form, and strict matching of an answer's rows.
+"""The spreadsheet-cleaning task: messy tables and their clean form.
 
 A case is a function of (seed, index, row range) and nothing else, so case 7 is the same table whether ten
 or a thousand are asked for. The `pocket` profile is the one the embedded base was taught: three columns (a
@@ -8,11 +8,10 @@ thousands, the header lower snake case, notes and totals go, every row stays in 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dlm.errors import DlmError
 from dlm.tasks import names
 from dlm.tasks.draw import Draw
+from dlm.tasks.sheets import Columns, Row, RowMatch, SpreadsheetCase, match_rows
 
 __all__ = [
     "PROFILES",
@@ -79,88 +78,8 @@ _NOTES = (
     "Checked by finance",
     "--- new accounts ---",
 )
+_POCKET_COLUMNS = Columns(keys=(0, 1), values=(), money=(2,))
 _SUFFIXES = ("Supply", "Foods", "Works", "Labs", "Group", "Tools", "Media", "Paper")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One source row in its clean form; `(name, group)` is its identity."""
-
-    name: str
-    group: str
-    thousands: int
-
-    @property
-    def cells(self) -> tuple[str, str, str]:
-        """The row as the three cells of the gold answer."""
-        return (self.name, self.group, str(self.thousands))
-
-
-@dataclass(frozen=True)
-class SpreadsheetCase:
-    """A messy table to clean, with its gold answer. `rows` are the rows that must stay, in order."""
-
-    profile: str
-    seed: int
-    index: int
-    prompt: str
-    gold: str
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
-
-
-@dataclass(frozen=True)
-class RowMatch:
-    """What an answer did with the rows of its case.
-
-    kept: indices of the source rows that stand in the answer in source order (longest such sequence, by
-        identity of name and group; each source row counts once).
-    expected: number of source rows.
-    surplus: answer rows beyond the kept ones: duplicates, fabrications, notes, rows out of order.
-    units_right: kept rows whose amount is the gold number of thousands, digit for digit.
-    header_right: the first line is the gold header, cell for cell.
-    parse_ok: every line has as many cells as the header, there are at least two lines, and nothing (fence,
-        prose, blank line) stands around the table.
-    """
-
-    kept: tuple[int, ...]
-    expected: int
-    surplus: int
-    units_right: int
-    header_right: bool
-    parse_ok: bool
-
-    @property
-    def preservation(self) -> float:
-        """Share of the source rows kept in order; 0–1."""
-        return len(self.kept) / self.expected if self.expected else 1.0
-
-    @property
-    def precision(self) -> float:
-        """Share of the answer's rows that are kept source rows; 1.0 when the answer has no rows."""
-        total = len(self.kept) + self.surplus
-        return len(self.kept) / total if total else 1.0
-
-    @property
-    def unit_accuracy(self) -> float:
-        """Share of the kept rows with the right amount; 0.0 when none was kept."""
-        return self.units_right / len(self.kept) if self.kept else 0.0
-
-    @property
-    def all_kept(self) -> bool:
-        """Every source row is there, in order."""
-        return len(self.kept) == self.expected
-
-    @property
-    def exact(self) -> bool:
-        """The answer is the clean table and nothing else."""
-        return (
-            self.all_kept
-            and not self.surplus
-            and self.units_right == self.expected
-            and self.header_right
-            and self.parse_ok
-        )
 
 
 def generate(
@@ -203,55 +122,6 @@ def draw_thousands(draw: Draw) -> int:
     return draw.integer(10, 99) * 100 if draw.chance(0.5) else draw.integer(2, 199) * 5
 
 
-def match_rows(case: SpreadsheetCase, answer: str) -> RowMatch:
-    """Match the rows of an answer to the rows of its case, strictly: see `RowMatch`."""
-    lines = answer.strip().split("\n")
-    table = [tuple(cell.strip() for cell in line.split(",")) for line in lines]
-    width = len(case.header)
-    header_right = table[0] == case.header
-    # An answer without its header may still hold rows: they are matched, and the header is counted wrong.
-    looks_like_row = any(
-        (cells[0], cells[1]) == (row.name, row.group)
-        for cells in table[:1]
-        if len(cells) == width
-        for row in case.rows
-    )
-    body = table if looks_like_row else table[1:]
-    keys = [(cells[0], cells[1]) if len(cells) == width else None for cells in body]
-    pairs = _common_in_order([(row.name, row.group) for row in case.rows], keys)
-    units_right = sum(body[at][2] == str(case.rows[source].thousands) for source, at in pairs)
-    return RowMatch(
-        kept=tuple(source for source, _ in pairs),
-        expected=len(case.rows),
-        surplus=len(body) - len(pairs),
-        units_right=units_right,
-        header_right=header_right,
-        parse_ok=len(table) >= 2 and all(len(cells) == width for cells in table),
-    )
-
-
-def _common_in_order(
-    source: list[tuple[str, str]], found: list[tuple[str, str] | None]
-) -> list[tuple[int, int]]:
-    """Index pairs of a longest common subsequence; a `None` in `found` matches nothing."""
-    # length[i][j] is the longest match of source[i:] with found[j:]
-    length = [[0] * (len(found) + 1) for _ in range(len(source) + 1)]
-    for i in range(len(source) - 1, -1, -1):
-        below, here = length[i + 1], length[i]
-        for j in range(len(found) - 1, -1, -1):
-            here[j] = below[j + 1] + 1 if source[i] == found[j] else max(below[j], here[j + 1])
-    pairs, i, j = [], 0, 0
-    while i < len(source) and j < len(found):
-        if source[i] == found[j]:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif length[i + 1][j] >= length[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return pairs
-
-
 def _pocket_case(seed: int, index: int, rows: tuple[int, int]) -> SpreadsheetCase:
     draw = Draw("spreadsheet", "pocket", seed, index, *rows)
     count = draw.integer(*rows)
@@ -279,6 +149,7 @@ def _pocket_case(seed: int, index: int, rows: tuple[int, int]) -> SpreadsheetCas
         gold="\n".join((",".join(header), *(",".join(row.cells) for row in clean_rows))),
         header=header,
         rows=tuple(clean_rows),
+        columns=_POCKET_COLUMNS,
     )
 
 
