@@ -242,15 +242,23 @@ class RftRecipe(BaseModel):
     )
     steps: int = Field(50, ge=1, description="sampling rounds, each followed by its updates")
     prompts_per_step: int = Field(8, ge=1, description="prompts of a sampling round")
-    group_size: int = Field(8, ge=2, le=256, description="answers sampled to each prompt, compared with each other")
+    group_size: int = Field(
+        8, ge=2, le=256, description="answers sampled to each prompt, compared with each other"
+    )
     updates: int = Field(
-        1, ge=1, le=16, description="optimiser steps on the answers of a round; from the second on, clipping matters"
+        1,
+        ge=1,
+        le=16,
+        description="optimiser steps on the answers of a round; from the second on, clipping matters",
     )
     max_new_tokens: int | None = Field(
         None, ge=1, description="longest answer in tokens; unset = the suite's token budget, else 512"
     )
     temperature: float = Field(
-        1.0, gt=0, le=10, description="of sampling; log-probs are those of logits / temperature over all tokens"
+        1.0,
+        gt=0,
+        le=10,
+        description="of sampling; log-probs are those of logits / temperature over all tokens",
     )
     top_p: float = Field(
         1.0,
@@ -274,7 +282,10 @@ class RftRecipe(BaseModel):
         32, ge=1, description="most prompts held out to be answered and graded at every evaluation"
     )
     max_grader_error_share: float = Field(
-        0.1, ge=0, le=1, description="the run stops when the grader failed on more than this share of the answers"
+        0.1,
+        ge=0,
+        le=1,
+        description="the run stops when the grader failed on more than this share of the answers",
     )
 
 
@@ -466,9 +477,14 @@ def for_phase(
 ) -> ResolvedRecipe:
     """The recipe of a phase that brings its own learning rate and, if it has any, epochs; it is not stretched to
     `min_steps`, and drops nothing."""
-    own = {name: getattr(knobs, name) for name in _REPLACED if name in type(knobs).model_fields}
+    own: dict[str, Any] = {
+        name: getattr(knobs, name) for name in _REPLACED if name in type(knobs).model_fields
+    }
     recipe = resolved.recipe.model_copy(update={**own, "min_steps": 0, "lora_dropout": 0.0})
-    replaced = {name: f"{phase}.{name}, {origins[f'{phase}.{name}']}" for name in own}
+    replaced: dict[str, str] = {name: f"{phase}.{name}, {origins[f'{phase}.{name}']}" for name in own}
+    if "num_epochs" not in own:  # the phase counts rounds
+        recipe = recipe.model_copy(update={"num_epochs": Recipe.model_fields["num_epochs"].default})
+        replaced["num_epochs"] = "default"
     if resolved.recipe.min_steps:
         replaced["min_steps"] = f"the {phase} phase is not stretched"
     if resolved.recipe.lora_dropout:

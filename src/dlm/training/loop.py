@@ -125,7 +125,17 @@ def run_loop(
         GradingError: a grader failed on too many answers; the last checkpoint stays.
     """
     run = _Run(
-        model, objective, train, held_out, recipe, plan, optimizer, observer, checkpoint_folder, selection, rollouts
+        model,
+        objective,
+        train,
+        held_out,
+        recipe,
+        plan,
+        optimizer,
+        observer,
+        checkpoint_folder,
+        selection,
+        rollouts,
     )
     return run.until_it_ends(progress)
 
@@ -229,7 +239,7 @@ class _Run:
         values = {name: sum(one[name] for one in updates) / len(updates) for name in (updates or [{}])[0]}
         if updates:
             values[LOGP_DIFFERENCE] = updates[0][LOGP_DIFFERENCE]
-        return {**found.values, **values, "update_seconds": time.perf_counter() - began}, found.tokens
+        return {**found.values, **values, "update_s": time.perf_counter() - began}, found.tokens
 
     def _optimizer_step(self, window: Sequence[Any], step: int, rate: float) -> dict[str, float]:
         """Gradients of a window's mean loss, clipped, and the update; the window's metrics."""

@@ -50,7 +50,9 @@ class Prompt:
     @property
     def key(self) -> str:
         """64 hex digits that depend on the prompt and what is known of its answer, wherever it stands."""
-        content = json.dumps(["prompt", self.text, self.reference, self.facts], ensure_ascii=True, sort_keys=True)
+        content = json.dumps(
+            ["prompt", self.text, self.reference, self.facts], ensure_ascii=True, sort_keys=True
+        )
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property
@@ -160,7 +162,11 @@ def split_prompts(
     kept = sorted({one.key for one in held_out})[:most]
     back = [one for one in held_out if one.key not in kept]
     few = [one for one in held_out if one.key in kept]
-    return [*train, *back], few, f"{len(few)} of {len(prompts)} prompts held out by their text (validation_prompts)"
+    return (
+        [*train, *back],
+        few,
+        f"{len(few)} of {len(prompts)} prompts held out by their text (validation_prompts)",
+    )
 
 
 def encode_prompts(prompts: Sequence[Prompt], chat: _ChatLike, limit: int) -> EncodedPrompts:

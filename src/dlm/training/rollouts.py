@@ -106,9 +106,9 @@ class Rollouts:
         if self.knobs.kl_beta or watched:
             groups = self._with_reference(model, groups)
         values = {
-            "sampling_seconds": sampled_s,
-            "grading_seconds": graded_s,
-            "reference_seconds": time.perf_counter() - began,
+            "sampling_s": sampled_s,
+            "grading_s": graded_s,
+            "reference_s": time.perf_counter() - began,
             "skipped_groups": float(len(by_prompt) - len(groups)),
             **self._told(answers, "train"),
         }
@@ -214,6 +214,7 @@ class Rollouts:
             ),
             f"{part}_sample_parse_error_count": float(sum(grade.error == "sample_parse" for grade in grades)),
             f"{part}_other_error_count": float(n - len(scored)),
+            f"{part}_answers": float(n),
             f"{part}_truncated_count": float(sum(one.truncated for one in answers)),
             f"{part}_pass_rate": sum(grade.passed for grade in grades) / n,
         }

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-from dlm.errors import InterruptedRunError, TrainingError
+from dlm.errors import InterruptedRunError, TrainingError, UsageError
 from dlm.recipe import Choice, ResolvedRecipe
 from dlm.store import MetricWriter, Run, RunSpec, Store, Version, VersionSpec
 from dlm.training import (
     Estimate,
     LoopResult,
+    Observer,
     checkpoints,
     estimate,
     make_optimizer,
@@ -32,10 +33,12 @@ from dlm.workflow.material import Material
 from dlm.workflow.measuring import Measuring
 from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
+from dlm.workflow.reward_alarms import RewardHistory
 from dlm.workflow.views import Phase, RunReport, TrainView
 
 __all__ = ["Invocation", "PhaseRun"]
 
+ALARM_EVERY = 10  # steps, in an rft run without held-out prompts
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
@@ -80,7 +83,7 @@ class PhaseRun:
             then=self.then,
         )
         run = store.runs.start(self._spec(loaded, facts))
-        with self._recorded(run):
+        with self._recorded(run), loaded.in_use():
             return self._train(run, self.resolved, loaded, measured)
 
     def go_on(self, run: Run) -> RunReport:
@@ -102,11 +105,17 @@ class PhaseRun:
             )
         measured = estimate(loaded.prepared, loaded.model)
         run = self.invocation.store.runs.resume(run.id)
-        with self._recorded(run):
+        with self._recorded(run), loaded.in_use():
             return self._train(run, resolved, loaded, measured)
 
     def _load(self, resolved: ResolvedRecipe, precision: str | None, run: Run | None = None) -> Loaded:
         invocation, start = self.invocation, self.start_from.value
+        if self.phase == "rft" and invocation.followers.count:
+            raise UsageError(
+                "the rft phase runs in one process: sampling is not spread over several yet",
+                found=f"{invocation.followers.count + 1} processes",
+                next_step=f"{resuming.command(invocation.material.path, '--phase', 'rft')}, without torchrun",
+            )
         material, references = invocation.material, invocation.store.references
         then = [recipe_of(phase, material, invocation.knobs) for phase in self.then]
         files, reverted = material.files, material.reverted
@@ -160,7 +169,9 @@ class PhaseRun:
                 runs.finish(run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0])
             raise
 
-    def _train(self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate) -> RunReport:
+    def _train(
+        self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate | None
+    ) -> RunReport:
         store, material, view = self.invocation.store, self.invocation.material, self.invocation.view
         model = loaded.model
         folder = store.checkpoints(run.id)
@@ -221,7 +232,9 @@ class PhaseRun:
             InterruptedRunError: a stop was asked for; a checkpoint is saved.
         """
         total, view = loaded.prepared.plan.total_steps, self.invocation.view
-        observer = _Observer(writer, view, total, self.invocation.stop)
+        observer: Observer = _Observer(writer, view, total, self.invocation.stop)
+        if self.phase == "rft":
+            observer = _RewardObserver(observer, self.invocation.store, run, view)
         folder = self.invocation.store.checkpoints(run.id)
         recipe = resolved.recipe
         result = train_phase(loaded.prepared, loaded.model, recipe, optimizer, progress, observer, folder)
@@ -286,6 +299,37 @@ class _Observer:
 
     def stop_requested(self) -> str:
         return self._stop.reason
+
+
+class _RewardObserver:
+    """An observer that also looks for alarms at every evaluation; each kind is told once, and kept with the run."""
+
+    def __init__(self, inner: Observer, store: Store, run: Run, view: TrainView) -> None:
+        self._inner, self._store, self._run, self._view = inner, store, run, view
+        self._history = RewardHistory(store.metrics.read(run.id))
+        self._told = {
+            (event.data["kind"], event.data["metric"]) for event in store.runs.events(run.id, "reward_alarm")
+        }
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._inner.metrics(step, values)
+        self._history.add(step, values)
+        if "full_valid_mean_reward" not in values and step % ALARM_EVERY:
+            return
+        for alarm in self._history.alarms():
+            if (alarm.kind, alarm.metric) not in self._told:
+                self._told.add((alarm.kind, alarm.metric))
+                self._store.runs.event(self._run.id, "reward_alarm", {"step": step, **asdict(alarm)})
+                self._view.warn(alarm.message)
+
+    def before_checkpoint(self) -> None:
+        self._inner.before_checkpoint()
+
+    def checkpoint_saved(self, step: int) -> None:
+        self._inner.checkpoint_saved(step)
+
+    def stop_requested(self) -> str:
+        return self._inner.stop_requested()
 
 
 def _library_versions() -> dict[str, str]:

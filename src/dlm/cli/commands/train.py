@@ -29,10 +29,11 @@ FILE = click.Path(path_type=Path)
 @document_argument
 @click.option(
     "--phase",
-    type=click.Choice(["all", "sft", "preference", "reward"]),
+    type=click.Choice(["all", "sft", "preference", "reward", "rft"]),
     default="all",
     show_default=True,
-    help="Which phase to run; all = supervised fine-tuning, then preference when there are pairs.",
+    help="Which phase to run; all = supervised fine-tuning, then preference when there are pairs; rft = reinforcement "
+    "fine-tuning with a grader.",
 )
 @click.option("--method", type=click.Choice(METHODS), help="How pairs are learnt.  [default: dpo]")
 @click.option("--loss-type", type=click.Choice(LOSS_TYPES), help="DPO's loss.  [default: sigmoid]")
@@ -81,6 +82,20 @@ FILE = click.Path(path_type=Path)
     help="Scored answers for the reward phase as JSON lines: prompt, response, score. Repeatable.",
 )
 @click.option(
+    "--prompts",
+    "prompts_files",
+    multiple=True,
+    metavar="FILE",
+    type=FILE,
+    help="Prompts of the rft phase as JSON lines: prompt, at will reference and facts for the grader. Repeatable.",
+)
+@click.option(
+    "--grader",
+    metavar="SPEC",
+    help="What rewards answers in the rft phase: spreadsheet, string_check:eq, text_similarity, length:1-40, "
+    "python:FILE, or several as '0.7*A + 0.3*B'.",
+)
+@click.option(
     "--min-margin",
     type=FiniteNumber("a finite number, 0 or more", lambda number: number >= 0),
     metavar="X",
@@ -116,6 +131,8 @@ def train(
     rows_files: Sequence[Path],
     pairs_files: Sequence[Path],
     scalars_files: Sequence[Path],
+    prompts_files: Sequence[Path],
+    grader: str | None,
     min_margin: float | None,
     no_mined: bool,
     keep_last: int | None,
@@ -160,6 +177,8 @@ def train(
             rows_files=rows_files,
             pairs_files=pairs_files,
             scalars_files=scalars_files,
+            prompts_files=prompts_files,
+            grader=grader,
             resume=resume,
             fresh=fresh,
             device=device,
