@@ -123,7 +123,7 @@ def _part(piece: str, whole: str) -> GraderPart:
         argument = _length(argument, whole)
     if kind == "python" and not argument:
         raise UsageError("the grader python: names no file", expected="python:FILE", found=repr(whole))
-    return GraderPart(kind, argument, weight)  # type: ignore[arg-type]
+    return GraderPart(kind, argument, weight)
 
 
 def _length(argument: str, whole: str) -> str:

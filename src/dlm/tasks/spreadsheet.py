@@ -8,25 +8,38 @@ thousands, the header lower snake case, notes and totals go, every row stays in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
 from dlm.errors import DlmError
 from dlm.tasks import names
 from dlm.tasks.draw import Draw
 from dlm.tasks.sheets import Columns, Row, RowMatch, SpreadsheetCase, match_rows
+from dlm.tasks.spreadsheet_published import published_case
 
 __all__ = [
     "PROFILES",
+    "REGULAR_ROWS",
+    "SPLITS",
+    "STRESS_ROWS",
     "Row",
     "RowMatch",
+    "Split",
     "SpreadsheetCase",
     "case_at",
     "clean_header",
+    "drop_rows",
     "generate",
     "match_rows",
     "messy_money",
+    "of_split",
 ]
 
-PROFILES = ("pocket",)
-_MAX_POCKET_ROWS = 200
+PROFILES = ("pocket", "published")
+REGULAR_ROWS = (8, 12)  # of the pocket profile, as the base was taught; the published one goes by difficulty
+STRESS_ROWS = (40, 40)  # where the embedded base begins to lose rows (its card)
+_MAX_ROWS = 200
 
 _INSTRUCTIONS = (
     "Clean this sheet.",
@@ -82,22 +95,90 @@ _POCKET_COLUMNS = Columns(keys=(0, 1), values=(), money=(2,))
 _SUFFIXES = ("Supply", "Foods", "Works", "Labs", "Group", "Tools", "Media", "Paper")
 
 
+@dataclass(frozen=True)
+class Split:
+    """One split of a profile: its seed and its usual number of cases; a stress split has long tables of real rows alone."""
+
+    seed: int
+    count: int
+    stress: bool = False
+
+
+SPLITS: Final[Mapping[str, Split]] = {
+    "train": Split(100, 240),
+    "heldout": Split(200, 80),
+    "stress_heldout": Split(300, 40, stress=True),
+    "stress_train": Split(500, 240, stress=True),
+    "preference_train": Split(600, 80),
+    "preference_heldout": Split(601, 12),
+}
+"""The published study's splits, by its seeds and sizes, for both profiles."""
+
+
+def of_split(
+    name: str, profile: str = "pocket", *, seed: int | None = None, count: int | None = None
+) -> list[SpreadsheetCase]:
+    """The cases of a split, byte for byte the same each time. `seed` and `count` None: the split's own.
+
+    Raises:
+        DlmError: no such split or profile.
+    """
+    if name not in SPLITS:
+        raise DlmError(f"the spreadsheet task has no split {name!r}", expected=", ".join(SPLITS))
+    split = SPLITS[name]
+    rows = (STRESS_ROWS if split.stress else REGULAR_ROWS) if profile == "pocket" else None
+    numbers = range(split.count if count is None else count)
+    own = split.seed if seed is None else seed
+    return [case_at(own, index, rows, profile, stress=split.stress) for index in numbers]
+
+
 def generate(
-    seed: int, count: int, rows: tuple[int, int] = (8, 12), profile: str = "pocket"
+    seed: int, count: int, rows: tuple[int, int] | None = (8, 12), profile: str = "pocket"
 ) -> list[SpreadsheetCase]:
     """The first `count` cases of a seed, with `rows[0]` to `rows[1]` source rows each."""
     return [case_at(seed, index, rows, profile) for index in range(count)]
 
 
 def case_at(
-    seed: int, index: int, rows: tuple[int, int] = (8, 12), profile: str = "pocket"
+    seed: int,
+    index: int,
+    rows: tuple[int, int] | None = (8, 12),
+    profile: str = "pocket",
+    *,
+    stress: bool = False,
 ) -> SpreadsheetCase:
-    """Case `index` of a seed. Raises `DlmError` for an unknown profile or an impossible row range."""
+    """Case `index` of a seed. `rows` None: the profile's own number of rows.
+
+    Raises:
+        DlmError: an unknown profile or an impossible row range.
+    """
     if profile not in PROFILES:
         raise DlmError(f"unknown spreadsheet profile {profile!r}; known: {', '.join(PROFILES)}")
-    if not 1 <= rows[0] <= rows[1] <= _MAX_POCKET_ROWS:
-        raise DlmError(f"the row range {rows} is not within 1 to {_MAX_POCKET_ROWS}")
-    return _pocket_case(seed, index, rows)
+    if rows is not None and not 1 <= rows[0] <= rows[1] <= _MAX_ROWS:
+        raise DlmError(f"the row range {rows} is not within 1 to {_MAX_ROWS}")
+    if profile == "published":
+        return published_case(seed, index, rows, stress=stress)
+    return _pocket_case(seed, index, rows or (STRESS_ROWS if stress else REGULAR_ROWS))
+
+
+def drop_rows(case: SpreadsheetCase) -> str:
+    """The rejected answer of the published preference pairs: the gold without 30 to 70 % of its rows.
+
+    Which ones: at random in half of the cases, the last ones in 30 %, ones from the middle in 20 %. The same for the same
+    case; at least one row goes and one stays.
+    """
+    draw = Draw("spreadsheet", "dropped", case.profile, case.seed, case.index)
+    header, *lines = case.gold.split("\n")
+    gone = min(len(lines) - 1, max(1, round(draw.uniform(0.3, 0.7) * len(lines))))
+    match draw.weighted((("random", 0.5), ("tail", 0.3), ("middle", 0.2))):
+        case "random":
+            out = set(draw.sample(range(len(lines)), gone))
+        case "tail":
+            out = set(range(len(lines) - gone, len(lines)))
+        case _:
+            first = (len(lines) - gone) // 2
+            out = set(range(first, first + gone))
+    return "\n".join((header, *(line for at, line in enumerate(lines) if at not in out)))
 
 
 def clean_header(cell: str) -> str:
