@@ -13,7 +13,9 @@ from dlm.model import Policy, load_policy
 from dlm.recipe import Recipe, RftRecipe
 from dlm.training import Prepared, Prompt, Row, prepare_rft, start_adapter
 
-RECIPE = Recipe(lora_r=4, lora_alpha=11, learning_rate=2e-2, lora_dropout=0.0, layout="plain", save_every_steps=2)
+RECIPE = Recipe(
+    lora_r=4, lora_alpha=11, learning_rate=2e-2, lora_dropout=0.0, layout="plain", save_every_steps=2
+)
 KNOBS = {"steps": 4, "prompts_per_step": 3, "group_size": 4, "max_new_tokens": 12, "learning_rate": 2e-2}
 PROMPTS = [Prompt(f"What is number {i}?", "prompts.jsonl", i, f"It is {i * 7}.") for i in range(1, 25)]
 
@@ -65,4 +67,8 @@ def prepared_rft(
     policy = load_policy(spec_of(base), version, device="cpu", trainable=version is not None)
     model = start_adapter(policy, recipe)
     own = RftRecipe(**{**KNOBS, **knobs})
-    return prepare_rft(prompts, rows, policy, model, recipe, own, grader or TestGrader(letters)), policy, model
+    return (
+        prepare_rft(prompts, rows, policy, model, recipe, own, grader or TestGrader(letters)),
+        policy,
+        model,
+    )

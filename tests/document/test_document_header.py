@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dlm.document import Header, Preference, PreferenceSettings, Reward, Training, new_document, parse
+from dlm.document import Header, Preference, PreferenceSettings, Reward, Rft, Training, new_document, parse
 from dlm.errors import DocumentError, Problem
 from dlm.recipe import Choice, PreferenceRecipe, Recipe, RewardRecipe, RftRecipe, resolve
 from hostile_text import HEADER
@@ -290,7 +290,7 @@ def test_the_starter_explains_every_key_with_its_default() -> None:
         assert stated, name
         loaded = getattr(header_of(f"training: {{{name}: {stated[1]}}}").training, name)
         assert loaded == field.default, name
-    known = [Header, Training, Preference, PreferenceSettings, Reward]
+    known = [Header, Training, Preference, PreferenceSettings, Reward, Rft]
     for name in [name for model in known for name in model.model_fields]:
         assert re.search(rf"^[#\s]*{name}:", header, re.MULTILINE), name
 

@@ -17,7 +17,11 @@ from dlm.recipe import Recipe
 from dlm.training import make_optimizer, train_phase
 from dlm.training.checkpoints import Progress, load_newest
 from dlm.training.groups import LOGP_DIFFERENCE, cut_groups
-from dlm.training.policy_gradient import group_advantages, policy_gradient_denominator, policy_gradient_loss_sum
+from dlm.training.policy_gradient import (
+    group_advantages,
+    policy_gradient_denominator,
+    policy_gradient_loss_sum,
+)
 from dlm.training.prompts import Prompt
 from dlm.training.scoring import means
 from phase_runs import make_version, stir, trainable
@@ -74,7 +78,9 @@ def test_ids_are_those_sampled_and_end_as_the_model_ended(base: Path) -> None:
     ]
     assert not all(again)
     for row in found.rows:
-        assert all(len(ids) == len(logprobs) for ids, logprobs in zip(row.branches, row.logprobs, strict=True))
+        assert all(
+            len(ids) == len(logprobs) for ids, logprobs in zip(row.branches, row.logprobs, strict=True)
+        )
 
 
 def test_an_answer_is_drawn_by_seed_step_prompt_and_place_alone(base: Path) -> None:
@@ -169,9 +175,7 @@ def test_what_the_grader_failed_on_is_counted_and_not_learnt(base: Path) -> None
 def test_too_many_failures_of_the_grader_stop_the_run_with_the_reason(base: Path, tmp_path: Path) -> None:
     prepared, _, model = prepared_rft(base, grader=TestGrader(lambda item: None), max_grader_error_share=0.2)
     with pytest.raises(GradingError, match=r"failed on \d+ of \d+ answers") as raised:
-        train_phase(
-            prepared, model, RECIPE, make_optimizer(model, RECIPE), Progress(), Recorder(), tmp_path
-        )
+        train_phase(prepared, model, RECIPE, make_optimizer(model, RECIPE), Progress(), Recorder(), tmp_path)
     assert "it failed" in raised.value.found
 
 
@@ -281,7 +285,10 @@ def test_several_updates_move_the_ratio_and_clip(base: Path, tmp_path: Path) -> 
     one, many = Recorder(), Recorder()
     run(base, tmp_path / "one", one, clip_low=0.01, clip_high=0.01)
     run(base, tmp_path / "many", many, updates=4, clip_low=0.01, clip_high=0.01)
-    assert all(values["clip_ratio/low_mean"] == 0 == values["clip_ratio/high_mean"] for values in one.history.values())
+    assert all(
+        values["clip_ratio/low_mean"] == 0 == values["clip_ratio/high_mean"]
+        for values in one.history.values()
+    )
     assert max(values["clip_ratio/low_mean"] for values in many.history.values()) > 0
     assert all(values[LOGP_DIFFERENCE] < 1e-5 for values in many.history.values())  # of the first update
 

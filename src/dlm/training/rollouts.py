@@ -19,6 +19,7 @@ from dlm.model import Policy, Sample, Settings, sample
 from dlm.recipe import RftRecipe
 from dlm.training.groups import Group, Numbers, cut_groups
 from dlm.training.layout import Layout
+from dlm.training.merging import merged
 from dlm.training.planning import Plan, derived_seed
 from dlm.training.policy_gradient import group_advantages, policy_gradient_denominator
 from dlm.training.prompts import PromptExample
@@ -124,10 +125,15 @@ class Rollouts:
 
     def validate(self, model: Any) -> Validation:
         """One answer to each held-out prompt, sampled as in training, with the same noise at every time: what changes from
-        one evaluation to the next is the policy. Metrics are named `full_valid_…`, empty without held-out prompts."""
+        one evaluation to the next is the policy. Empty without held-out prompts.
+
+        Raises:
+            GradingError, NonFiniteError: as `round`.
+        """
         if not self.validation:
             return Validation({}, {})
         answers, _ = self._answer(model, self.validation, 1, "validation")
+        self._tally.add([one.grade for one in answers])
         rewards = {one.example.row.key: one.grade.score if one.grade.scored else None for one in answers}
         return Validation(self._told(answers, "valid"), rewards)
 
@@ -145,7 +151,8 @@ class Rollouts:
             temperature=knobs.temperature, top_p=knobs.top_p, max_new_tokens=self.max_new_tokens
         )
         policy = replace(self._policy, model=model)
-        samples = sample(policy, [one.prompt for one in asked], settings, seeds)
+        with merged(model):
+            samples = sample(policy, [one.prompt for one in asked], settings, seeds)
         sampled_at = time.perf_counter()
         items = [
             one.row.item(answer.text, truncated=answer.finish_reason == "length")
