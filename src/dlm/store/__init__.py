@@ -1,5 +1,6 @@
 """What is remembered about a document: runs, metrics, versions, checkpoints, mined pairs, graded answers, verdicts. No torch."""
 
+from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
 from dlm.store.evaluation import VERDICTS, EvalResult, Evaluations, GateVerdict
 from dlm.store.layout import home_root
@@ -48,6 +49,7 @@ __all__ = [
     "RunEvent",
     "RunSpec",
     "Runs",
+    "SavedCheckpoint",
     "StagedPair",
     "Store",
     "Tally",

@@ -221,7 +221,7 @@ class PhaseRun:
             InterruptedRunError: a stop was asked for; a checkpoint is saved.
         """
         total, view = loaded.prepared.plan.total_steps, self.invocation.view
-        observer = _Observer(writer, view, total, self.invocation.stop)
+        observer = _Observer(self.invocation.store, run.id, writer, view, total, self.invocation.stop)
         folder = self.invocation.store.checkpoints(run.id)
         recipe = resolved.recipe
         result = train_phase(loaded.prepared, loaded.model, recipe, optimizer, progress, observer, folder)
@@ -271,8 +271,17 @@ class PhaseRun:
 class _Observer:
     """Passes the loop's metrics on to the store and the view."""
 
-    def __init__(self, writer: MetricWriter, view: TrainView, total: int, stop: StopRequest) -> None:
-        self._writer, self._view, self._total, self._stop = writer, view, total, stop
+    def __init__(
+        self,
+        store: Store,
+        run_id: int,
+        writer: MetricWriter,
+        view: TrainView,
+        total: int,
+        stop: StopRequest,
+    ) -> None:
+        self._store, self._run_id, self._writer = store, run_id, writer
+        self._view, self._total, self._stop = view, total, stop
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._writer.log(step, dict(values))
@@ -282,6 +291,7 @@ class _Observer:
         self._writer.flush()
 
     def checkpoint_saved(self, step: int) -> None:
+        self._store.remember_checkpoint(self._run_id, step)
         self._view.checkpoint(step)
 
     def stop_requested(self) -> str:
