@@ -229,7 +229,7 @@ def _ceiling(found: SuiteEvidence, name: str) -> float | None:
     """What the references score; without references a share's own end."""
     summary = found.candidate or found.baseline
     known = None if summary is None else summary.metric_name(name)
-    if known in found.ceiling:
+    if known is not None and known in found.ceiling:
         return found.ceiling[known]
     if summary is None or known is None or known not in summary.means or known in _UNBOUNDED:
         return 0.0 if name in _COUNTED_FLAGS and found.ceiling else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,7 @@ __all__ = ["Estimate", "cluster_mean", "mean", "paired_difference", "share"]
 
 _Z = 1.959964  # the normal distribution's 97.5 % point
 _RESAMPLES = 10_000
+Case = TypeVar("Case", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def cluster_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
 
 
 def paired_difference(
-    after: Mapping[Hashable, Sequence[float]], before: Mapping[Hashable, Sequence[float]], seed: int = 0
+    after: Mapping[Case, Sequence[float]], before: Mapping[Case, Sequence[float]], seed: int = 0
 ) -> Estimate:
     """By how much the mean over cases rose, with the percentile interval of a bootstrap over the cases that both have.
 

@@ -59,7 +59,9 @@ def list_checkpoints(layout: StoreLayout, runs: Runs, run_id: int) -> tuple[Save
     )
 
 
-def publish_checkpoint(layout: StoreLayout, runs: Runs, versions: Versions, run_id: int, step: int) -> Version:
+def publish_checkpoint(
+    layout: StoreLayout, runs: Runs, versions: Versions, run_id: int, step: int
+) -> Version:
     """The version that is the checkpoint of a step: made now, or the one that was made of it before. Promotes nothing.
 
     Its parent, phase, recipe and data are those of the run.
@@ -121,7 +123,8 @@ def _find(saved: Sequence[SavedCheckpoint], run: Run, step: int) -> SavedCheckpo
     before = [other for other in there if other < step]
     near = before[-1] if before else there[0] if there else None
     raise MissingRecordError(
-        f"run {run.id} has no checkpoint of step {step}: " + ("it was pruned" if pruned else "none was saved there"),
+        f"run {run.id} has no checkpoint of step {step}: "
+        + ("it was pruned" if pruned else "none was saved there"),
         expected=", ".join(map(str, there)) or "none is left",
         next_step=f"dlm promote DOCUMENT --run-id {run.id} --step {near}"
         if near is not None
