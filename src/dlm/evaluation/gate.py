@@ -19,10 +19,20 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.summary import Summary
+from dlm.evaluation.summary import ALIASES, Summary
 from dlm.stats import Estimate, paired_difference
 
-__all__ = ["Ceilings", "ConditionResult", "Evidence", "GateResult", "Status", "SuiteEvidence", "judge"]
+__all__ = [
+    "LEAST_CASES",
+    "Ceilings",
+    "ConditionResult",
+    "Evidence",
+    "GateResult",
+    "Status",
+    "SuiteEvidence",
+    "judge",
+    "out_of_reach",
+]
 
 Status = Literal["PASS", "FAIL", "UNREACHABLE", "MISSING"]
 Ceilings = Mapping[str, float]
@@ -32,6 +42,9 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+LEAST_CASES = (
+    6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
+)
 _ROUNDING = 1e-9  # sums of the same numbers in another order
 _UNBOUNDED: Final = ("tokens",)  # means that are no share
 
@@ -105,6 +118,30 @@ def judge(conditions: Sequence[Condition], evidence: Evidence) -> GateResult:
     }
     parts = [f"{count} {told[status]}" for status, count in counts.items() if count]
     return GateResult(verdict, f"of {len(results)} conditions " + ", ".join(parts), results)
+
+
+def out_of_reach(
+    conditions: Sequence[Condition], ceilings: Mapping[str, Ceilings]
+) -> list[tuple[Condition, str]]:
+    """Conditions that no model can meet, known before anything is trained: those that ask for a number which the references
+    themselves do not reach, with the reason. `ceilings`: by suite; one that compares with the baseline waits for it.
+    """
+    found = []
+    for condition in conditions:
+        if condition.kind != "compare" or condition.relative or condition.of_baseline:
+            continue
+        known = [(metric, ceilings.get(metric.suite, {})) for metric in condition.metrics]
+        reach = [
+            own[ALIASES.get(metric.name, metric.name)]
+            for metric, own in known
+            if ALIASES.get(metric.name, metric.name) in own
+        ]
+        relation = _RELATIONS[condition.relation]
+        slack = _ROUNDING if condition.relation == ">=" else -_ROUNDING if condition.relation == "<=" else 0.0
+        if len(reach) == len(known) and not any(relation(value + slack, condition.bound) for value in reach):
+            best = max(reach) if condition.relation in (">=", ">") else min(reach)
+            found.append((condition, f"the references themselves reach {best:.4f} under the token budget"))
+    return found
 
 
 def _ask(condition: Condition, evidence: Evidence) -> ConditionResult:
@@ -183,6 +220,13 @@ def _paired(condition: Condition, metric: Metric, found: SuiteEvidence) -> Condi
         return ConditionResult(condition.text, "MISSING", metric.text, detail=detail)
     value, before = _value(found.candidate, metric.name), _value(found.baseline, metric.name)
     ceiling = _ceiling(found, metric.name)
+    if difference.n < LEAST_CASES:
+        lenient = condition.kind == "no_regression" and condition.margin is None
+        detail = f"{difference.n} cases are too few to tell a change from chance; {LEAST_CASES} are needed"
+        few: Status = "PASS" if lenient else "MISSING"
+        return ConditionResult(
+            condition.text, few, metric.text, value, before, before, ceiling, difference, detail
+        )
     if condition.kind == "improves":
         holds, needed = difference.low > 0, before
         out_of_reach = before is not None and ceiling is not None and before >= ceiling - _ROUNDING

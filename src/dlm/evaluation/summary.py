@@ -21,10 +21,10 @@ from typing import Final
 from dlm.stats import Estimate, cluster_mean
 from dlm.store import EvalResult
 
-__all__ = ["COUNTED", "Summary", "summarise"]
+__all__ = ["ALIASES", "COUNTED", "Summary", "summarise"]
 
 COUNTED: Final = ("sample_parse", "grader")
-_ALIASES: Final = {"composite": "score", "rh": "rh_like", "rh_count": "rh_like"}
+ALIASES: Final = {"composite": "score", "rh": "rh_like", "rh_count": "rh_like"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Summary:
 
         A count that never occurred is 0, so any flag's name is known as a count; the gate asks for means first.
         """
-        name = _ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         if name in self.means or name in self.counts:
             return name
         ends = [known for known in self.means if known.rpartition("/")[2] == name]

@@ -39,7 +39,17 @@ from dlm.store import EvalResult, Home, Run, RunSpec, Store, Version
 from dlm.workflow.interrupt import stop_on_signals
 from dlm.workflow.prompt import BASE, pick_version
 
-__all__ = ["BLOCK", "CEILING", "EvalOptions", "EvalReport", "EvalView", "ceilings", "evaluate"]
+__all__ = [
+    "BLOCK",
+    "CEILING",
+    "EvalOptions",
+    "EvalReport",
+    "EvalView",
+    "ceiling_data",
+    "ceilings",
+    "evaluate",
+    "flat",
+]
 
 BLOCK = 64  # answers that are sampled, graded and recorded together
 CEILING = "gold_ceiling"  # the kind of the event that keeps it
@@ -146,6 +156,7 @@ def evaluate(path: Path, options: EvalOptions, view: EvalView) -> list[EvalRepor
         for argv in {suite.grader.consent_argv for suite in suites if suite.grader.files}:
             options.allow(argv)
         reports: list[EvalReport] = []
+        warned: set[str] = set()
         with store.lock(f"dlm eval {path.name}"), stop_on_signals(view.stopping) as stop:
             for name in options.versions or (None,):
                 picked = pick_version(store, name)
@@ -222,6 +233,7 @@ class _Job:
     version: Version | None
     policy: Policy
     suite: Suite
+    warned: set[str]  # suites whose ceiling was spoken of
 
     @property
     def version_name(self) -> str:
@@ -299,7 +311,8 @@ class _Job:
         found = gold_ceiling(self.suite, self.policy.chat, facts["max_new_tokens"], grader)
         if found is not None:
             self.store.runs.event(run.id, CEILING, ceiling_data(found))
-            if found.reachable < found.cases:
+            if found.reachable < found.cases and self.suite.name not in self.warned:
+                self.warned.add(self.suite.name)
                 self.view.warn(
                     f"{self.suite.name}: {found.cases - found.reachable} of {found.cases} references need more than the "
                     f"{found.budget} tokens an answer may have (the longest {found.longest}); no version can give them"
@@ -382,6 +395,11 @@ def ceiling_data(found: Ceiling) -> dict[str, Any]:
         "means": {name: estimate.value for name, estimate in found.summary.means.items()},
         "counts": dict(found.summary.counts),
     }
+
+
+def flat(found: Ceiling) -> dict[str, float]:
+    """A ceiling's figures by metric, means and counts together."""
+    return {**found.summary.counts, **{name: one.value for name, one in found.summary.means.items()}}
 
 
 def _result(row: _Asked, answer: Sample, grade: Grade) -> EvalResult:

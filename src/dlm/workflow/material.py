@@ -122,7 +122,6 @@ def say_what_is_not_used(document: Document, view: TrainView) -> None:
     stated = {
         "training.adapters": bool(header.training.adapters),
         "export": "export" in header.model_fields_set,
-        "evals": bool(header.evals),
     }
     unused = [key for key, is_stated in stated.items() if is_stated]
     if unused:

@@ -260,10 +260,9 @@ class PhaseRun:
         reason = "training completed, no gate declared"
         made = store.versions.publish(staging, spec, promote=self._is_promoted, reason=reason)
         if self.phase != "reward" and not self._is_promoted:
-            path = str(self.invocation.material.path)
-            self.invocation.view.warn(
-                f"the document declares a gate, and this version of dlm cannot evaluate one: {made.name} is kept, not "
-                f"promoted; {shlex.join(['dlm', 'promote', path, made.name])} --force --reason … makes it current"
+            ask = shlex.join(["dlm", "gate", str(self.invocation.material.path), "--candidate", made.name])
+            self.invocation.view.note(
+                f"{made.name} is not current yet: the document's gate decides ({ask} --promote)"
             )
         return made
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dlm.cli.consent import require_consent
+from dlm.cli.evaluation_view import EvaluationProgress
 from dlm.cli.extras import require_training
 from dlm.cli.options import FiniteNumber, device_option, document_argument
-from dlm.cli.output import Output, is_terminal, json_option, plural, typed, waiting
-from dlm.cli.project import find_project
+from dlm.cli.output import Output, json_option, plural, waiting
+from dlm.cli.project import find_project, open_store
 
 if TYPE_CHECKING:
     from dlm.evaluation import Ceiling, Summary
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from dlm.workflow.evaluating import EvalReport
 
 __all__ = ["eval"]
-
-_LINE_EVERY_S = 10.0  # where stderr is no terminal
 
 
 @click.command("eval")
@@ -69,6 +66,10 @@ _LINE_EVERY_S = 10.0  # where stderr is no terminal
     is_flag=True,
     help="Only grade the references under the token budget: what can be reached at all.",
 )
+@click.option(
+    "--answers", "answers_file", type=click.Path(path_type=Path), metavar="FILE",
+    help="Write every answer with its grade as JSON lines.",
+)  # fmt: skip
 @click.option("--again", is_flag=True, help="Ask anew although the same was evaluated before.")
 @click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time.")
 @device_option
@@ -85,6 +86,7 @@ def eval(
     max_new_tokens: int | None,
     allowed_errors: float,
     gold: bool,
+    answers_file: Path | None,
     again: bool,
     trust: bool,
     device: str,
@@ -113,7 +115,7 @@ def eval(
         device=device,
         allow=lambda argv: require_consent(argv, document=document, home=Home.open(), trust=trust),
     )
-    with _Progress(output) as view:
+    with EvaluationProgress(output) as view:
         if gold:
             found = evaluating.ceilings(document, options, view)
             reports: list[EvalReport] = []
@@ -131,7 +133,8 @@ def eval(
             _print_report(output, report)
         if len({report.version for report in reports}) > 1:
             _print_side_by_side(output, reports)
-        output.line(f"the answers: {typed('dlm', 'eval', str(document), '--json')}")
+        if answers_file is not None:
+            _write_answers(output, document, answers_file, reports)
         data = {"ceilings": {}}
     output.finish(
         {"document": str(document), **data, "evaluations": [_report_data(report) for report in reports]}
@@ -158,6 +161,17 @@ def _print_report(output: Output, report: EvalReport) -> None:
     output.table(("metric", "mean", "95 % interval", "gold"), rows, right=("mean", "95 % interval", "gold"))
     _print_counts(output, summary)
     output.line()
+
+
+def _write_answers(output: Output, document: Path, file: Path, reports: Sequence[EvalReport]) -> None:
+    lines = []
+    with open_store(output, document) as store:
+        for report in reports:
+            about = {"suite": report.suite, "version": report.version, "run_id": report.run_id}
+            for result in store.evaluations.results(report.run_id):
+                lines.append(json.dumps({**about, **asdict(result)}, ensure_ascii=False))
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    output.line(f"{plural(len(lines), 'answer')} written to {file}")
 
 
 def _print_counts(output: Output, summary: Summary) -> None:
@@ -233,48 +247,3 @@ def _report_data(report: EvalReport) -> dict[str, Any]:
         "counts": dict(summary.counts),
         "gold": None if report.ceiling is None else dict(report.ceiling),
     }
-
-
-class _Progress:
-    """An `EvalView` for people: a moving line on a terminal, a plain one now and then elsewhere."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._status: Any = None
-        self._next_line_at = time.monotonic() + _LINE_EVERY_S
-
-    def __enter__(self) -> _Progress:
-        if is_terminal(sys.stderr):
-            from rich.console import Console
-
-            self._status = Console(stderr=True, highlight=False).status("loading the version …")
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-    def note(self, text: str) -> None:
-        """A remark."""
-        self._output.note(text)
-
-    def warn(self, text: str) -> None:
-        """A warning; it is also in the `warnings` of `--json`."""
-        self._output.warn(text)
-
-    def answered(self, suite: str, version: str, done: int, of: int) -> None:
-        """So many answers are graded and kept."""
-        text = f"{suite}, {version}: {done} of {of} answers"
-        if self._status is not None:
-            self._status.update(text)
-        elif done == of or time.monotonic() >= self._next_line_at:
-            self._output.note(text)
-            self._next_line_at = time.monotonic() + _LINE_EVERY_S
-
-    def stopping(self) -> None:
-        """A stop was asked for. From a signal handler, so straight to the descriptor."""
-        os.write(2, b"\nstopping; what is done is kept (once more: at once)\n")

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import Exit
 
 from dlm.cli.extras import require_training
+from dlm.cli.gate_report import NOT_PASSED, gate_data, judge_version, look_ahead
 from dlm.cli.options import FiniteNumber, device_option, document_argument
 from dlm.cli.output import Output, json_option
 from dlm.cli.preview import preview_data, print_preview
@@ -100,6 +102,13 @@ FILE = click.Path(path_type=Path)
     is_flag=True,
     help="Only show what each phase would do, and its first rows as the model would see them; nothing is written.",
 )
+@click.option(
+    "--gate/--no-gate",
+    "ask_gate",
+    default=True,
+    help="Where the document declares a gate, ask it about the version that was made, and make it current when it passes.  [default: --gate]",
+)
+@click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run, and with the phases after it.")
 @click.option("--fresh", is_flag=True, help="Discard the interrupted run and start a new one.")
 @device_option
@@ -121,6 +130,8 @@ def train(
     keep_last: int | None,
     keep_best: bool,
     dry_run: bool,
+    ask_gate: bool,
+    trust: bool,
     resume: bool,
     fresh: bool,
     device: str,
@@ -148,7 +159,11 @@ def train(
     require_training("dlm train")
     if is_follower() and dry_run:
         return
-    dlm_id = find_project(document).dlm_id
+    project = find_project(document)
+    dlm_id = project.dlm_id
+    gated = ask_gate and project.declares_gate and phase != "reward" and not is_follower() and not dry_run
+    if gated:
+        look_ahead(output, document, device=device, trust=trust)
     with TrainProgress(output) if not is_follower() else nullcontext(NoProgress()) as view:
         from dlm.workflow.train import TrainOptions
         from dlm.workflow.train import dry_run as look_only
@@ -175,7 +190,15 @@ def train(
         output.finish(preview_data(document, previews))
     else:
         print_report(output, document, dlm_id, report.runs)
-        output.finish(report_data(document, report.runs))
+        last = report.runs[-1]
+        judged = None
+        if gated and not last.promoted:
+            judged = judge_version(output, document, last.version, device=device, trust=trust)
+        output.finish(
+            {**report_data(document, report.runs), "gate": None if judged is None else gate_data(judged)}
+        )
+        if judged is not None and judged.asked.result.verdict != "pass":
+            raise Exit(NOT_PASSED)
 
 
 def _knobs(assignments: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:
