@@ -77,6 +77,7 @@ def print_gate(output: Output, document: Path, judged: Judged) -> None:
         ("", "condition", "value", "needed", "gold", "change, 95 %"),
         rows,
         right=("value", "needed", "gold"),
+        spare=("gold", "change, 95 %"),
     )
     for one in result.conditions:
         if one.detail:

@@ -222,7 +222,7 @@ def _paired(condition: Condition, metric: Metric, found: SuiteEvidence) -> Condi
     ceiling = _ceiling(found, metric.name)
     if difference.n < LEAST_CASES:
         lenient = condition.kind == "no_regression" and condition.margin is None
-        detail = f"{difference.n} cases are too few to tell a change from chance; {LEAST_CASES} are needed"
+        detail = f"too few cases to tell a change from chance: {difference.n}, and {LEAST_CASES} are needed"
         few: Status = "PASS" if lenient else "MISSING"
         return ConditionResult(
             condition.text, few, metric.text, value, before, before, ceiling, difference, detail

@@ -167,7 +167,16 @@ def evaluate(path: Path, options: EvalOptions, view: EvalView) -> list[EvalRepor
                 policy = _load(document, path, picked, options.device)
                 for suite in suites:
                     job = _Job(
-                        document, path, store, options, view, lambda: stop.reason, picked.value, policy, suite
+                        document,
+                        path,
+                        store,
+                        options,
+                        view,
+                        lambda: stop.reason,
+                        picked.value,
+                        policy,
+                        suite,
+                        warned,
                     )
                     reports.append(job.run())
                 del policy

@@ -121,13 +121,14 @@ def eval(
             reports: list[EvalReport] = []
         else:
             reports = evaluating.evaluate(document, options, view)
+    data: dict[str, Any] = {"ceilings": {}, "unreachable": []}
     if gold:
         _print_ceilings(output, found)
-        data = {
-            "ceilings": {
-                name: None if one is None else evaluating.ceiling_data(one) for name, one in found.items()
-            }
+        data["ceilings"] = {
+            name: None if one is None else evaluating.ceiling_data(one) for name, one in found.items()
         }
+        figures = {name: evaluating.flat(one) for name, one in found.items() if one is not None}
+        data["unreachable"] = _out_of_reach(output, document, figures)
     else:
         for report in reports:
             _print_report(output, report)
@@ -135,7 +136,6 @@ def eval(
             _print_side_by_side(output, reports)
         if answers_file is not None:
             _write_answers(output, document, answers_file, reports)
-        data = {"ceilings": {}}
     output.finish(
         {"document": str(document), **data, "evaluations": [_report_data(report) for report in reports]}
     )
@@ -217,6 +217,27 @@ def _print_ceilings(output: Output, found: Mapping[str, Ceiling | None]) -> None
         ]
         output.table(("metric", "gold"), rows, right=("gold",))
         output.line()
+
+
+def _out_of_reach(
+    output: Output, document: Path, figures: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, str]]:
+    """Which of the gate's conditions no model can meet, those apart that compare with a baseline."""
+    if not find_project(document).declares_gate:
+        return []
+    from dlm.document import load
+    from dlm.evaluation import out_of_reach
+    from dlm.workflow.gating import read_gate
+
+    conditions, _ = read_gate(load(document), document)
+    found = [
+        {"condition": condition.text, "reason": why} for condition, why in out_of_reach(conditions, figures)
+    ]
+    for one in found:
+        output.line(f"UNREACHABLE  {one['condition']}: {one['reason']}")
+    if not found:
+        output.line("every condition of the gate that asks for a number can be reached")
+    return found
 
 
 def _figure(name: str, value: float | None) -> str:
