@@ -252,7 +252,10 @@ class RftRecipe(BaseModel):
         description="optimiser steps on the answers of a round; from the second on, clipping matters",
     )
     max_new_tokens: int | None = Field(
-        None, ge=1, description="longest answer in tokens; unset = the suite's token budget, else 512"
+        None,
+        ge=1,
+        description="longest answer in tokens; unset = the suite's token budget, else what the "
+        "longest reference needs and a quarter more, else 512",
     )
     temperature: float = Field(
         1.0,

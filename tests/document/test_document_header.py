@@ -308,6 +308,8 @@ def test_the_starter_loads_with_every_line_uncommented() -> None:
     assert training.preference.hyperparams == PreferenceSettings.model_validate({})
     assert training.reward == Reward.model_validate({})
     assert training.reward.model_fields_set == set(Reward.model_fields)
+    assert training.rft == Rft.model_validate({})
+    assert training.rft.model_fields_set == set(Rft.model_fields)
 
 
 def test_header_is_not_needed_twice() -> None:

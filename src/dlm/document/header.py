@@ -131,16 +131,31 @@ class Evaluation(BaseModel):
 
     model_config = _STRICT
 
-    task: str | None = Field(None, min_length=1, description="case generator, for example spreadsheet")
+    task: str | None = Field(
+        None,
+        min_length=1,
+        description="case generator: spreadsheet, spreadsheet:pocket or spreadsheet:published",
+    )
     cases: str | None = Field(None, min_length=1, description="JSONL file of cases, relative to the document")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the generated cases")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="seed of the generated cases; unset = the split's own"
+    )
     n: int | None = Field(
         None, ge=1, description="number of cases; unset = the task's own, or the whole file"
     )
-    split: str | None = Field(None, min_length=1, description="which split of the cases")
-    grader: str | None = Field(None, min_length=1, description="grader; unset = the task's own")
+    split: str | None = Field(
+        None, min_length=1, description="which split of the cases; unset = held-out cases, or the whole file"
+    )
+    grader: str | None = Field(
+        None, min_length=1, description="grader; unset = the task's own, or text_similarity for a file"
+    )
+    pass_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score that passes; unset = the grader's own"
+    )
     max_new_tokens: int | None = Field(
-        None, ge=1, description="token budget of an answer; unset = the task's own"
+        None,
+        ge=1,
+        description="token budget of an answer; unset = what the longest reference needs, and a quarter more",
     )
 
     @model_validator(mode="after")
@@ -156,7 +171,7 @@ class Gate(BaseModel):
     model_config = _STRICT
 
     conditions: list[Annotated[str, Field(min_length=1)]] = Field(
-        default=[], description="conditions, all of which must hold"
+        default=[], description="conditions, all of which must hold; none = those for the document's suites"
     )
 
 

@@ -9,8 +9,8 @@
 A row is a source row when its keys are, and its other text is what it was; an amount of money in that text, where the gold
 has none, is a wrong amount and no other text, so that moving `$1.8M` into a note costs units and nothing else.
 
-Hard-fail caps: an unreadable table scores 0 (`csv_not_parseable`); where less than half of the rows, of the answer's rows
-or of the amounts are right, the score is at most .8 times that share, so that it still rises with it. Whatever was dropped,
+Hard-fail caps: an unreadable table scores 0 (`csv_not_parseable`); where less than two thirds of the rows, of the answer's
+rows or of the amounts are right, the score is at most .7 times that share, so that it still rises with it. Whatever was dropped,
 added, or left in a wrong unit, and text around the table, never passes, however high the rest is.
 
 A truncated answer is flagged and never passes; what comes after its cut counts as neither dropped nor wrong.
@@ -39,6 +39,10 @@ _DIMENSIONS: Final = (
 )
 _NEVER_PASS: Final = {"rows_dropped", "rows_surplus", "units_wrong", "text_around_table", TRUNCATED}
 _CAPPED: Final = ("data_preservation", "row_precision", "unit_consistency")
+_CAP, _CAP_BELOW = (
+    0.7,
+    2 / 3,
+)  # half of a messy table's amounts may be clean already: given back, it scores under half
 _AMOUNT: Final = re.compile(r"\$\s*\d[\d.,]*\s*[KMB]?\b|\b\d[\d.,]*\s*[KMB]\b|\$[KMB]\b|\bM\b")
 
 
@@ -115,7 +119,7 @@ class StrictSpreadsheetGrader:
         within_reach = pairs[-1][0] + 1 if item.truncated and pairs else len(gold.rows)
         dropped = 0 if item.truncated and not pairs else within_reach - kept
         flags = _flags(dropped, surplus, wrong, reading, values, item.truncated)
-        caps = [0.8 * values[name] for name in _CAPPED if values[name] < 0.5]
+        caps = [_CAP * values[name] for name in _CAPPED if values[name] < _CAP_BELOW]
         return graded(
             item,
             min([weighted(values, _DIMENSIONS), *caps]),

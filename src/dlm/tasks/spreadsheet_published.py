@@ -137,7 +137,7 @@ def _written(draw: Draw, row: PublishedRow, *, padded: bool) -> list[str]:
 
 def _amount(draw: Draw, thousands: int) -> str:
     """An amount given in thousands: `1.800 M`, `$1800K`, or as it shall be."""
-    form = draw.weighted((("millions", 0.35), ("dollars", 0.35), ("clean", 0.3)))
+    form = draw.weighted((("millions", 0.4), ("dollars", 0.4), ("clean", 0.2)))
     if form == "millions":
         return f"{thousands // 1000}.{thousands % 1000:03d} M"
     return f"${thousands}K" if form == "dollars" else str(thousands)

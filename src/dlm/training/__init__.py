@@ -40,7 +40,6 @@ from dlm.training.prompts import (
     PromptExample,
     SkippedPrompt,
     prompts_hash,
-    read_prompts_file,
     refuse_proving_prompts,
 )
 from dlm.training.reference import ReferenceReport
@@ -98,7 +97,6 @@ __all__ = [
     "processes",
     "prompts_hash",
     "read_pairs_file",
-    "read_prompts_file",
     "read_rows_file",
     "read_scalars_file",
     "refuse_proving_prompts",

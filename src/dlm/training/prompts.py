@@ -11,13 +11,11 @@ import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from dlm.errors import UsageError
 from dlm.grading import GradeItem
 from dlm.training.examples import hold_out
-from dlm.training.json_lines import LineError, known_fields, read_json_lines, text_of
 
 __all__ = [
     "EncodedPrompts",
@@ -26,13 +24,10 @@ __all__ = [
     "SkippedPrompt",
     "encode_prompts",
     "prompts_hash",
-    "read_prompts_file",
     "refuse_proving_prompts",
     "split_prompts",
 ]
 
-_KEYS: Final = {"prompt", "reference", "completion", "facts", "id"}
-_SHAPE: Final = "the keys prompt, at will reference (or completion), facts (an object) and id"
 _NAMED: Final = 5  # places that fit a message
 
 
@@ -98,31 +93,6 @@ class EncodedPrompts:
 class _ChatLike(Protocol):
     def prompt_ids(self, question: str) -> list[int]: ...
     def completion_ids(self, answer: str) -> list[int]: ...
-
-
-def read_prompts_file(path: Path) -> list[Prompt]:
-    """Read prompts from JSON lines: `{"prompt", "reference", "facts", "id"}`, all but the prompt at will.
-
-    Raises:
-        DocumentError: the bad lines, with their numbers.
-        UsageError: the file cannot be read, or holds no prompts.
-    """
-
-    def read(item: Any, line: int) -> Prompt:
-        fields = known_fields(item, _KEYS, _SHAPE)
-        if "prompt" not in fields:
-            raise LineError(f"expected {_SHAPE}; found no prompt")
-        references = [key for key in ("reference", "completion") if key in fields]
-        if len(references) > 1:
-            raise LineError("reference and completion are the same thing: name one of them")
-        reference = text_of(fields[references[0]], references[0]) if references else None
-        facts = fields.get("facts", {})
-        if not isinstance(facts, dict):
-            raise LineError("facts: expected an object with names")
-        return Prompt(text_of(fields["prompt"], "prompt"), str(path), line, reference, facts)
-
-    example = '{"prompt": "…", "reference": "…", "facts": {}}'
-    return read_json_lines(path, read, noun="prompts", flag="--prompts", example=example)
 
 
 def prompts_hash(prompts: Iterable[Prompt]) -> str:

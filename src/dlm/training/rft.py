@@ -38,7 +38,9 @@ from dlm.training.start import StartWeights
 
 __all__ = ["DEFAULT_BUDGET", "REWARD_SELECTION", "prepare_rft"]
 
-DEFAULT_BUDGET = 512  # tokens of an answer where neither a knob nor a suite says
+DEFAULT_BUDGET = 512  # tokens of an answer where neither a knob, nor a suite, nor references say
+LEAST_BUDGET = 64
+ROOM_BEYOND_REFERENCE = 1.25  # an answer may be this much longer than the longest reference
 REWARD_SELECTION = Selection((("full_valid_mean_reward", "max"), ("valid_completion_tokens_mean", "min")))
 """An evaluation is better that earns more on held-out prompts; among equals, the one with the shorter answers."""
 
@@ -80,7 +82,6 @@ def prepare_rft(
         UsageError: a layout was named that does not fit the base.
     """
     limit = limit_of(policy, recipe)
-    longest = _longest(knobs, budget)
     train_prompts, held_out, reason = split_prompts(prompts, recipe.val_fraction, knobs.validation_prompts)
     train = encode_prompts(train_prompts, policy.chat, limit.tokens.value)
     validation = encode_prompts(held_out, policy.chat, limit.tokens.value)
@@ -91,6 +92,7 @@ def prepare_rft(
             next_step=f"shorten the prompts{limit.advice}",
         )
     refuse_if_many_skipped([one for one in skipped if one.kind == "too_long"], len(prompts), "prompts", limit)
+    longest = _longest(knobs, budget, train.examples)
     expected = [_expected(one, knobs, longest.value, limit) for one in train.examples]
     settled = settle(expected, policy, model, recipe, stored)
     settled = replace(settled, planned=_plan(len(train.examples), settled, recipe, knobs, stored))
@@ -138,10 +140,17 @@ def prepare_rft(
     )
 
 
-def _longest(knobs: RftRecipe, budget: Choice[int] | None) -> Choice[int]:
+def _longest(knobs: RftRecipe, budget: Choice[int] | None, examples: Sequence[PromptExample]) -> Choice[int]:
+    """Tokens an answer may have: what is stated, else what the references need, else the default."""
     if knobs.max_new_tokens is not None:
         return Choice(knobs.max_new_tokens, "rft.max_new_tokens")
-    return budget or Choice(DEFAULT_BUDGET, "default")
+    if budget is not None:
+        return budget
+    references = [one.reference_tokens for one in examples if one.reference_tokens is not None]
+    if not references:
+        return Choice(DEFAULT_BUDGET, "there are no references to tell")
+    needed = max(LEAST_BUDGET, round(ROOM_BEYOND_REFERENCE * max(references)))
+    return Choice(needed, "the longest reference and a quarter more")
 
 
 def _expected(one: PromptExample, knobs: RftRecipe, longest: int, limit: Limit) -> _Expected:

@@ -141,7 +141,9 @@ def load_phase(
         )
     elif isinstance(resolved.knobs, RftRecipe):
         model, rewards = start_adapter(policy, recipe), material.rewards
-        grader = make_grader(rewards.grader, folder=material.path.parent)
+        grader = make_grader(
+            rewards.grader, folder=material.path.parent, pass_threshold=rewards.pass_threshold
+        )
         prepared = prepare_rft(
             rewards.prompts,
             material.rows,

@@ -89,7 +89,8 @@ class Material:
         Raises:
             DocumentError, UsageError: see `read_rewards`.
         """
-        return read_rewards(self.rows, self.files.prompts, self.files.grader)
+        files = self.files
+        return read_rewards(self.document, self.path.parent, files.prompts, files.suite, files.grader)
 
     @property
     def has_rows(self) -> bool:
@@ -150,7 +151,6 @@ def say_what_is_not_used(document: Document, view: TrainView) -> None:
     stated = {
         "training.adapters": bool(header.training.adapters),
         "export": "export" in header.model_fields_set,
-        "evals": bool(header.evals),
     }
     unused = [key for key, is_stated in stated.items() if is_stated]
     if unused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -33,12 +33,11 @@ from dlm.workflow.material import Material
 from dlm.workflow.measuring import Measuring
 from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
-from dlm.workflow.reward_alarms import RewardHistory
+from dlm.workflow.reward_alarms import RewardObserver
 from dlm.workflow.views import Phase, RunReport, TrainView
 
 __all__ = ["Invocation", "PhaseRun"]
 
-ALARM_EVERY = 10  # steps, in an rft run without held-out prompts
 _LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
@@ -232,9 +231,11 @@ class PhaseRun:
             InterruptedRunError: a stop was asked for; a checkpoint is saved.
         """
         total, view = loaded.prepared.plan.total_steps, self.invocation.view
-        observer: Observer = _Observer(writer, view, total, self.invocation.stop)
+        observer: Observer = _Observer(
+            self.invocation.store, run.id, writer, view, total, self.invocation.stop
+        )
         if self.phase == "rft":
-            observer = _RewardObserver(observer, self.invocation.store, run, view)
+            observer = RewardObserver(observer, self.invocation.store, run, view)
         folder = self.invocation.store.checkpoints(run.id)
         recipe = resolved.recipe
         result = train_phase(loaded.prepared, loaded.model, recipe, optimizer, progress, observer, folder)
@@ -273,10 +274,9 @@ class PhaseRun:
         reason = "training completed, no gate declared"
         made = store.versions.publish(staging, spec, promote=self._is_promoted, reason=reason)
         if self.phase != "reward" and not self._is_promoted:
-            path = str(self.invocation.material.path)
-            self.invocation.view.warn(
-                f"the document declares a gate, and this version of dlm cannot evaluate one: {made.name} is kept, not "
-                f"promoted; {shlex.join(['dlm', 'promote', path, made.name])} --force --reason … makes it current"
+            ask = shlex.join(["dlm", "gate", str(self.invocation.material.path), "--candidate", made.name])
+            self.invocation.view.note(
+                f"{made.name} is not current yet: the document's gate decides ({ask} --promote)"
             )
         return made
 
@@ -284,8 +284,17 @@ class PhaseRun:
 class _Observer:
     """Passes the loop's metrics on to the store and the view."""
 
-    def __init__(self, writer: MetricWriter, view: TrainView, total: int, stop: StopRequest) -> None:
-        self._writer, self._view, self._total, self._stop = writer, view, total, stop
+    def __init__(
+        self,
+        store: Store,
+        run_id: int,
+        writer: MetricWriter,
+        view: TrainView,
+        total: int,
+        stop: StopRequest,
+    ) -> None:
+        self._store, self._run_id, self._writer = store, run_id, writer
+        self._view, self._total, self._stop = view, total, stop
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         self._writer.log(step, dict(values))
@@ -295,41 +304,11 @@ class _Observer:
         self._writer.flush()
 
     def checkpoint_saved(self, step: int) -> None:
+        self._store.remember_checkpoint(self._run_id, step)
         self._view.checkpoint(step)
 
     def stop_requested(self) -> str:
         return self._stop.reason
-
-
-class _RewardObserver:
-    """An observer that also looks for alarms at every evaluation; each kind is told once, and kept with the run."""
-
-    def __init__(self, inner: Observer, store: Store, run: Run, view: TrainView) -> None:
-        self._inner, self._store, self._run, self._view = inner, store, run, view
-        self._history = RewardHistory(store.metrics.read(run.id))
-        self._told = {
-            (event.data["kind"], event.data["metric"]) for event in store.runs.events(run.id, "reward_alarm")
-        }
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._inner.metrics(step, values)
-        self._history.add(step, values)
-        if "full_valid_mean_reward" not in values and step % ALARM_EVERY:
-            return
-        for alarm in self._history.alarms():
-            if (alarm.kind, alarm.metric) not in self._told:
-                self._told.add((alarm.kind, alarm.metric))
-                self._store.runs.event(self._run.id, "reward_alarm", {"step": step, **asdict(alarm)})
-                self._view.warn(alarm.message)
-
-    def before_checkpoint(self) -> None:
-        self._inner.before_checkpoint()
-
-    def checkpoint_saved(self, step: int) -> None:
-        self._inner.checkpoint_saved(step)
-
-    def stop_requested(self) -> str:
-        return self._inner.stop_requested()
 
 
 def _library_versions() -> dict[str, str]:

@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from dlm.curves import Series
+from dlm.store import Run, Store
+from dlm.training import Observer
+from dlm.workflow.views import TrainView
 
-__all__ = ["Alarm", "RewardHistory"]
+__all__ = ["Alarm", "RewardHistory", "RewardObserver"]
 
 GAP = 0.10  # of mean rewards, training − validation
 RISE = 0.02  # of the mean reward, from which on it counts as risen
@@ -26,6 +29,7 @@ FALL = 0.05  # of a dimension's mean
 FLAGGED = 0.10  # of the answers, more than at the start
 LONGER = 3.0  # times the tokens at the start
 CUT_OFF = 0.25  # of the answers
+ALARM_EVERY = 10  # steps, in a run without held-out prompts
 EDGE = 3  # steps at a run's start and end whose means are compared
 
 
@@ -164,3 +168,34 @@ class RewardHistory:
             "train_other_error_count",
             f"the grader failed on {total:.0f} answers so far, which are left out: this should be 0",
         )
+
+
+class RewardObserver:
+    """An observer that also looks for alarms at every evaluation; each kind is told once, and kept with the run."""
+
+    def __init__(self, inner: Observer, store: Store, run: Run, view: TrainView) -> None:
+        self._inner, self._store, self._run, self._view = inner, store, run, view
+        self._history = RewardHistory(store.metrics.read(run.id))
+        self._told = {
+            (event.data["kind"], event.data["metric"]) for event in store.runs.events(run.id, "reward_alarm")
+        }
+
+    def metrics(self, step: int, values: Mapping[str, float]) -> None:
+        self._inner.metrics(step, values)
+        self._history.add(step, values)
+        if "full_valid_mean_reward" not in values and step % ALARM_EVERY:
+            return
+        for alarm in self._history.alarms():
+            if (alarm.kind, alarm.metric) not in self._told:
+                self._told.add((alarm.kind, alarm.metric))
+                self._store.runs.event(self._run.id, "reward_alarm", {"step": step, **asdict(alarm)})
+                self._view.warn(alarm.message)
+
+    def before_checkpoint(self) -> None:
+        self._inner.before_checkpoint()
+
+    def checkpoint_saved(self, step: int) -> None:
+        self._inner.checkpoint_saved(step)
+
+    def stop_requested(self) -> str:
+        return self._inner.stop_requested()
