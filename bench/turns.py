@@ -105,13 +105,14 @@ def _child(run: Run, spec: str, connection: Connection) -> None:
     run(settings, Baton(connection, settings["device"]))
 
 
-def take_turns(sides: list[Side], steps: int) -> dict[str, list[dict[str, Any]]]:
-    """Let all sides take their steps alternately, the first one changing from step to step; count the last step."""
+def take_turns(sides: list[Side], steps: int, *, count_last: bool = True) -> dict[str, list[dict[str, Any]]]:
+    """Let all sides take their steps alternately, the first one changing from step to step; the last step is counted
+    unless `count_last` is off."""
     taken: dict[str, list[dict[str, Any]]] = {side.name: [] for side in sides}
     for step in range(steps):
         turn = step % len(sides)
         for side in sides[turn:] + sides[:turn]:
-            taken[side.name].append(side.step(count=step == steps - 1))
+            taken[side.name].append(side.step(count=count_last and step == steps - 1))
     for side in sides:
         side.finish()
     return taken

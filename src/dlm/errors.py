@@ -20,6 +20,7 @@ and exits with its `exit_code`. Anything else that escapes is a bug and shows it
     │   └── NonFiniteError       1  a loss or gradient that is not a number
     ├── CurveFileError           1  a file of curves that cannot be read
     ├── ConsentError             1  a command that a document names and nobody has allowed
+    ├── GradingError             1  a grader that cannot be used, or that failed too often
     ├── GateError                3  a version that has not passed its document's gate
     └── InterruptedRunError    130  stopped from outside; the run can be resumed
 """
@@ -41,6 +42,7 @@ __all__ = [
     "DocumentError",
     "ForeignFolderError",
     "GateError",
+    "GradingError",
     "InterruptedRunError",
     "LockedError",
     "MissingExtraError",
@@ -188,6 +190,10 @@ class CurveFileError(DlmError):
 
 class ConsentError(DlmError):
     """A command that a document names, and that nobody has allowed; it was not run."""
+
+
+class GradingError(DlmError):
+    """A grader that cannot be used, or that failed on too many answers."""
 
 
 class GateError(DlmError):

@@ -26,6 +26,7 @@ __all__ = [
     "Recipe",
     "ResolvedRecipe",
     "RewardRecipe",
+    "RftRecipe",
     "for_phase",
     "knob_names",
     "nearest",
@@ -33,6 +34,7 @@ __all__ = [
     "resolve",
     "resolve_preference",
     "resolve_reward",
+    "resolve_rft",
 ]
 
 T = TypeVar("T")
@@ -237,10 +239,74 @@ class RewardRecipe(BaseModel):
     include_mined: bool = Field(True, description="train on pairs that were mined, too")
 
 
-PhaseKnobs: TypeAlias = PreferenceRecipe | RewardRecipe
-PHASE_KNOBS: Final[Mapping[str, type[PreferenceRecipe] | type[RewardRecipe]]] = {
+class RftRecipe(BaseModel):
+    """Knobs of reinforcement fine-tuning beside those of `Recipe`, whose learning rate this replaces."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    loss_type: Literal["grpo", "dapo", "dr_grpo"] = Field(
+        "grpo",
+        description="how token losses are averaged: grpo per answer (arXiv 2402.03300), dapo over all tokens "
+        "(arXiv 2503.14476), dr_grpo over all answers at their longest, rewards not divided by their spread "
+        "(arXiv 2503.20783)",
+    )
+    steps: int = Field(50, ge=1, description="sampling rounds, each followed by its updates")
+    prompts_per_step: int = Field(8, ge=1, description="prompts of a sampling round")
+    group_size: int = Field(
+        8, ge=2, le=256, description="answers sampled to each prompt, compared with each other"
+    )
+    updates: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="optimiser steps on the answers of a round; from the second on, clipping matters",
+    )
+    max_new_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="longest answer in tokens; unset = the suite's token budget, else what the "
+        "longest reference needs and a quarter more, else 512",
+    )
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="of sampling; log-probs are those of logits / temperature over all tokens",
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="sample from the likeliest tokens that together reach this probability; log-probs stay those over "
+        "all tokens, so below 1 the samples are not quite the policy's own",
+    )
+    clip_low: float = Field(
+        0.2, gt=0, lt=1, description="how far below 1 a token's probability ratio may push the policy"
+    )
+    clip_high: float = Field(0.28, gt=0, description="how far above 1 it may (arXiv 2503.14476)")
+    kl_beta: float = Field(
+        0.01, ge=0, description="weight of the divergence from the version the run starts from; 0 = none"
+    )
+    mask_truncated: bool = Field(
+        False, description="answers that the token budget cut off are graded, but not learnt from"
+    )
+    learning_rate: float = Field(2e-5, gt=0, le=10, description="peak learning rate of the rft phase")
+    validation_prompts: int = Field(
+        32, ge=1, description="most prompts held out to be answered and graded at every evaluation"
+    )
+    max_grader_error_share: float = Field(
+        0.1,
+        ge=0,
+        le=1,
+        description="the run stops when the grader failed on more than this share of the answers",
+    )
+
+
+PhaseKnobs: TypeAlias = PreferenceRecipe | RewardRecipe | RftRecipe
+PHASE_KNOBS: Final[Mapping[str, type[PreferenceRecipe] | type[RewardRecipe] | type[RftRecipe]]] = {
     "preference": PreferenceRecipe,
     "reward": RewardRecipe,
+    "rft": RftRecipe,
 }
 """The knobs that one phase alone has, by the phase's name: `beta` is written `preference.beta` beside those of `Recipe`."""
 
@@ -411,14 +477,27 @@ def resolve_reward(
     return _checked(RewardRecipe, values, "reward."), origins
 
 
+def resolve_rft(
+    header: Mapping[str, Any], base_defaults: Mapping[str, Choice[Any]], flags: Mapping[str, Any]
+) -> tuple[RftRecipe, dict[str, str]]:
+    """`resolve_preference` for reinforcement fine-tuning: names such as `rft.group_size`."""
+    values, origins = _settle(RftRecipe, header, base_defaults, flags, "rft.")
+    return _checked(RftRecipe, values, "rft."), origins
+
+
 def for_phase(
     resolved: ResolvedRecipe, phase: str, knobs: PhaseKnobs, origins: Mapping[str, str]
 ) -> ResolvedRecipe:
-    """The recipe of a phase that brings its own learning rate and epochs; it is not stretched to `min_steps`, and drops
-    nothing."""
-    own = {name: getattr(knobs, name) for name in _REPLACED}
+    """The recipe of a phase that brings its own learning rate and, if it has any, epochs; it is not stretched to
+    `min_steps`, and drops nothing."""
+    own: dict[str, Any] = {
+        name: getattr(knobs, name) for name in _REPLACED if name in type(knobs).model_fields
+    }
     recipe = resolved.recipe.model_copy(update={**own, "min_steps": 0, "lora_dropout": 0.0})
-    replaced = {name: f"{phase}.{name}, {origins[f'{phase}.{name}']}" for name in _REPLACED}
+    replaced: dict[str, str] = {name: f"{phase}.{name}, {origins[f'{phase}.{name}']}" for name in own}
+    if "num_epochs" not in own:  # the phase counts rounds
+        recipe = recipe.model_copy(update={"num_epochs": Recipe.model_fields["num_epochs"].default})
+        replaced["num_epochs"] = "default"
     if resolved.recipe.min_steps:
         replaced["min_steps"] = f"the {phase} phase is not stretched"
     if resolved.recipe.lora_dropout:

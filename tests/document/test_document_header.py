@@ -6,9 +6,9 @@ import re
 
 import pytest
 
-from dlm.document import Header, Preference, PreferenceSettings, Reward, Training, new_document, parse
+from dlm.document import Header, Preference, PreferenceSettings, Reward, Rft, Training, new_document, parse
 from dlm.errors import DocumentError, Problem
-from dlm.recipe import Choice, PreferenceRecipe, Recipe, RewardRecipe, resolve
+from dlm.recipe import Choice, PreferenceRecipe, Recipe, RewardRecipe, RftRecipe, resolve
 from hostile_text import HEADER
 
 EVERYTHING = """\
@@ -129,6 +129,7 @@ def test_the_header_and_the_recipe_know_the_same_knobs_of_a_phase() -> None:
     nested = {**Preference.model_fields, **PreferenceSettings.model_fields}
     assert nested.keys() - {"enabled", "hyperparams"} == PreferenceRecipe.model_fields.keys()
     assert Reward.model_fields.keys() == RewardRecipe.model_fields.keys()
+    assert Rft.model_fields.keys() == RftRecipe.model_fields.keys()
     for name, field in PreferenceRecipe.model_fields.items():
         assert (nested[name].default, nested[name].description) == (field.default, field.description)
         assert nested[name].metadata == field.metadata
@@ -289,7 +290,7 @@ def test_the_starter_explains_every_key_with_its_default() -> None:
         assert stated, name
         loaded = getattr(header_of(f"training: {{{name}: {stated[1]}}}").training, name)
         assert loaded == field.default, name
-    known = [Header, Training, Preference, PreferenceSettings, Reward]
+    known = [Header, Training, Preference, PreferenceSettings, Reward, Rft]
     for name in [name for model in known for name in model.model_fields]:
         assert re.search(rf"^[#\s]*{name}:", header, re.MULTILINE), name
 
@@ -307,6 +308,8 @@ def test_the_starter_loads_with_every_line_uncommented() -> None:
     assert training.preference.hyperparams == PreferenceSettings.model_validate({})
     assert training.reward == Reward.model_validate({})
     assert training.reward.model_fields_set == set(Reward.model_fields)
+    assert training.rft == Rft.model_validate({})
+    assert training.rft.model_fields_set == set(Rft.model_fields)
 
 
 def test_header_is_not_needed_twice() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+import dlm.model as model_room
 from bases_on_the_spot import make_base, spec_of
 from dlm.errors import ContextLengthError
 from dlm.evaluation import Question, answer_all
-from dlm.evaluation import probes as probes_module
 from dlm.model import Policy, Sample, Settings, load_policy, sample
 
 pytestmark = pytest.mark.torch
@@ -84,7 +84,7 @@ def test_an_answer_may_be_as_long_as_the_longest_reference_and_more(
         assert settings.temperature == 0
         return sample(policy, prompts, Settings(temperature=0.0, max_new_tokens=2), seeds)
 
-    monkeypatch.setattr(probes_module, "sample", listening)
+    monkeypatch.setattr(model_room, "sample", listening)
     answer_all(policy, [Question("Hi?", "x"), Question("Ho?", reference)])
     assert asked == [expected or len(policy.chat.completion_ids(reference)) + 32]
 

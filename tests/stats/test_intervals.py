@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.stats import mean, share
+from dlm.stats import cluster_mean, mean, paired_difference, share, spearman
 
 
 def test_wilson_by_hand() -> None:
@@ -51,3 +51,43 @@ def test_no_cases_is_no_figure() -> None:
         share([])
     with pytest.raises(ValueError, match="at least one"):
         mean([])
+
+
+def test_a_cluster_is_drawn_as_a_whole() -> None:
+    spread = [[0.0] * 5, [1.0] * 5] * 10
+    one = cluster_mean(spread)
+    alone = cluster_mean([[value] for group in spread for value in group])
+    assert one.value == alone.value == 0.5
+    assert (one.n, alone.n) == (20, 100)
+    assert one.high - one.low > 1.8 * (alone.high - alone.low)  # √5, were there no rounding
+    assert cluster_mean([[0.2], [], [0.4, 0.6]]).value == pytest.approx(0.4)
+    assert cluster_mean([[1.0, 1.0], [1.0]]) == share([True, True])
+    with pytest.raises(ValueError, match="at least one"):
+        cluster_mean([[]])
+
+
+def test_a_paired_difference_forgets_how_hard_cases_are() -> None:
+    before = {case: [case / 100] for case in range(100)}
+    after = {case: [case / 100 + 0.05] for case in range(100)}
+    found = paired_difference(after, before)
+    assert (found.value, found.low, found.high) == pytest.approx((0.05, 0.05, 0.05))
+    assert found.n == 100
+    one_sided = {**after, "new": [9.0], 3: []}
+    assert paired_difference(one_sided, before).n == 99
+    swing = paired_difference({case: [case % 2] for case in range(40)}, {case: [0.5] for case in range(40)})
+    assert swing.low < 0 < swing.high
+    with pytest.raises(ValueError, match="both sides"):
+        paired_difference({"a": [1.0]}, {"b": [1.0]})
+
+
+def test_spearman_by_hand() -> None:
+    assert spearman([1, 2, 3, 4], [10, 20, 30, 40]) == pytest.approx(1.0)
+    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1.0)
+    # d² = 0, 1, 1, 0: 1 - 6·2 / (4·15)
+    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
+    # ties at their mean rank: ranks 1.5 1.5 3 against 1 2 3 → 0.5·√3 = .8660
+    assert spearman([5, 5, 9], [1, 2, 3]) == pytest.approx(3**0.5 / 2)
+    assert spearman([1, 1], [1, 2]) is None
+    assert spearman([], []) is None
+    with pytest.raises(ValueError, match="both sides"):
+        spearman([1], [1, 2])

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from dlm.errors import DlmError
 from dlm.tasks import spreadsheet
 from dlm.tasks.draw import Draw
-from dlm.tasks.spreadsheet import SpreadsheetCase, case_at, clean_header, generate, match_rows, messy_money
+from dlm.tasks.sheets import SpreadsheetCase, match_rows
+from dlm.tasks.spreadsheet import SPLITS, case_at, clean_header, drop_rows, generate, messy_money, of_split
 
 cases = st.builds(
     case_at, st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from([(3, 3), (8, 12), (5, 30)])
@@ -149,4 +150,78 @@ def test_an_impossible_request_is_refused():
         case_at(1, 1, (5, 3))
     with pytest.raises(DlmError, match="profile"):
         case_at(1, 1, profile="unknown")
-    assert spreadsheet.PROFILES == ("pocket",)
+    with pytest.raises(DlmError, match="split"):
+        of_split("none")
+    assert spreadsheet.PROFILES == ("pocket", "published")
+
+
+@pytest.mark.parametrize(
+    ("profile", "digest"),
+    [
+        ("pocket", "6957df20f9724a1279be31ed5cdba617341f4e150f6a2dc3138d10c87a4de0df"),
+        ("published", "27a77b1050132b56b3b7792fb48631f37e50553004d74dfd6dc934f983c77949"),
+    ],
+)
+def test_bytes_of_the_splits_never_change(profile, digest):
+    text = "".join(
+        f"{case.prompt}\0{case.gold}\0{drop_rows(case)}\0"
+        for name in SPLITS
+        for case in of_split(name, profile, count=12)
+    )
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+
+
+def test_the_splits_are_those_of_the_study():
+    assert {name: (split.seed, split.count) for name, split in SPLITS.items()} == {
+        "train": (100, 240),
+        "heldout": (200, 80),
+        "stress_heldout": (300, 40),
+        "stress_train": (500, 240),
+        "preference_train": (600, 80),
+        "preference_heldout": (601, 12),
+    }
+    prompts = [case.prompt for name in SPLITS for case in of_split(name, "published")]
+    assert len(set(prompts)) == len(prompts) == 692
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split(",")]
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
+def test_a_published_table_says_what_its_gold_says(seed, index, stress):
+    case = case_at(seed, index, None, "published", stress=stress)
+    header, *lines = case.prompt.split("\n")[2:]
+    extra = [at for at, name in enumerate(_cells(header)) if name in ("Region", "Checked", "Source")]
+    assert len(_cells(header)) == 5 + len(extra)
+    found = []
+    for line in lines:
+        cells = [cell for at, cell in enumerate(_cells(line)) if at not in extra]
+        if len(cells) != 5 or not cells[0].startswith("Q"):
+            continue
+        row = [cells[0], *(str(_published_thousands(cell)) for cell in cells[1:3]), *cells[3:]]
+        if row not in found:
+            found.append(row)
+    assert found == [list(row.cells) for row in case.rows]
+    assert match_rows(case, case.gold).exact
+    assert "M" not in case.gold.replace("Q", "").partition("\n")[2]
+    if stress:
+        assert 15 <= len(case.rows) == len(lines) <= 25
+    else:
+        assert 6 <= len(case.rows) <= 18
+
+
+def _published_thousands(cell: str) -> int:
+    """Read independently of the generator."""
+    if cell.endswith(" M"):
+        return round(float(cell[:-2]) * 1000)
+    return int(cell.removeprefix("$").removesuffix("K"))
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(spreadsheet.PROFILES))
+def test_the_rejected_answer_lost_30_to_70_percent_of_its_rows(seed, index, profile):
+    case = case_at(seed, index, None, profile)
+    match = match_rows(case, drop_rows(case))
+    gone = match.expected - len(match.kept)
+    assert 0.3 * match.expected - 0.5 <= gone <= 0.7 * match.expected + 0.5
+    assert (match.surplus, match.unit_accuracy, match.header_right, match.parse_ok) == (0, 1.0, True, True)

@@ -93,3 +93,37 @@ def test_layers_of_another_kind_are_left_alone(kind: str, dora: bool) -> None:
         found, found_gradients = loss_and_gradients(model)
     assert float((found - expected).abs() / expected.abs()) <= 1e-5
     assert relative(found_gradients, expected_gradients) <= 1e-5
+
+
+def test_merged_adapters_compute_the_same_and_leave_no_trace() -> None:
+    """While a policy only answers; the layers' own and the accelerated forward passes come back."""
+    from dlm.training.merging import merged
+
+    model = adapted(config_of("llama"))
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with torch.no_grad():
+        expected = model(ids).logits
+        with accelerated(model, "torch"):
+            forwards = [module.__dict__.get("forward") for module in model.modules()]
+            with merged(model):
+                changed = [module.__dict__.get("forward") for module in model.modules()]
+                found = model(ids).logits
+            assert changed != forwards
+            assert [module.__dict__.get("forward") for module in model.modules()] == forwards
+        with merged(model):
+            alone = model(ids).logits
+        assert not any("forward" in module.__dict__ for module in model.modules())
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(alone, expected, atol=1e-4)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize("kind", ["bf16", "dora", "gpt2"])
+def test_what_cannot_be_merged_is_left_alone(kind: str) -> None:
+    from dlm.training.merging import merged
+
+    dtype = torch.bfloat16 if kind == "bf16" else torch.float32
+    model = adapted(config_of("gpt2" if kind == "gpt2" else "llama"), dora=kind == "dora", dtype=dtype)
+    with merged(model):
+        assert not any("forward" in module.__dict__ for module in model.modules())

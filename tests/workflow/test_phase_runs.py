@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,55 +11,17 @@ import pytest
 
 from dlm.document import load, mined, render_preference
 from dlm.errors import InterruptedRunError, UsageError
-from dlm.store import Home, Store
 from dlm.training import pairs_hash, pairs_of_document, read_pairs_file
 from dlm.workflow.measuring import accuracy_of
 from dlm.workflow.train import RunReport, TrainOptions, train
+from watched_runs import BODY, PAIRS, ROWS, Watching, adapters, opened
 
 pytestmark = [pytest.mark.torch, pytest.mark.big]
 
 Make = Callable[..., Path]
-DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-ROWS = "".join(f"### Q\nWhat is number {i}?\n### A\nIt is {i * 7}.\n" for i in range(24))
-PROBE = "### Q !probe\nWhich number is 3?\n### A\nIt is 21.\n"
-PAIRS = [
-    (f"What is number {i}?", f"{i * 7}.", f"Number {i} might well be {i * 7}, I think.") for i in range(24)
-]
-BODY = f"::instruction::\n{ROWS}{PROBE}\n{render_preference(PAIRS)}"
 KNOBS: dict[str, Any] = {
          "max_steps": 6, "save_every_steps": 2, "eval_every_steps": 3, "lora_dropout": 0.2, "layout": "plain",
          "preference.learning_rate": 1e-3, "preference.num_epochs": 9}  # fmt: skip
-
-
-def opened() -> Store:
-    found = Home.open().find(DLM_ID)
-    assert found is not None
-    return found
-
-
-class Watching:
-    """A view that remembers, and asks for a stop after one step of one phase."""
-
-    def __init__(self, phase: str = "", at: int = 0) -> None:
-        self.notes: list[str] = []
-        self.briefings: list[Any] = []
-        self._stop = (phase, at)
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def warn(self, text: str) -> None:
-        self.notes.append(f"warning: {text}")
-
-    def briefing(self, briefing: Any) -> None:
-        self.briefings.append(briefing)
-
-    def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
-        if (self.briefings[-1].phase, step) == self._stop:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def checkpoint(self, step: int) -> None: ...
-    def stopping(self) -> None: ...
 
 
 def go(document: Path, view: Watching | None = None, /, **options: Any) -> list[RunReport]:
@@ -80,15 +40,6 @@ def resume(document: Path, view: Watching | None = None, /, **options: Any) -> l
 def stop_in(document: Path, phase: str, step: int, /, **options: Any) -> None:
     with pytest.raises(InterruptedRunError):
         go(document, Watching(phase, step), **options)
-
-
-def adapters() -> dict[str, bytes]:
-    """The weights of every version."""
-    with opened() as store:
-        return {
-            version.name: (version.folder / "adapter_model.safetensors").read_bytes()
-            for version in store.versions.list()
-        }
 
 
 # --- runs, versions, lineage --------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
     preflight, plan = briefing.preflight, briefing.preflight.plan
     sections = ", ".join(f"{count} {kind}" for kind, count in briefing.sections.items() if count)
     share = preflight.trainable_parameters / max(preflight.total_parameters, 1)
-    noun = "rows" if briefing.phase == "sft" else "pairs"
+    noun = {"sft": "rows", "rft": "prompts"}.get(briefing.phase, "pairs")
     items = {
         "document": f"{clean(str(briefing.document))}: sections {sections or 'none'}",
         "starts from": f"{briefing.start.value} ({briefing.start.reason})",
@@ -65,7 +65,8 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
         )
     items |= {
         "tokens": _tokens(preflight),
-        "steps": f"{plan.total_steps:,} of {plural(plan.rows_per_step, noun[:-1])}: {_epochs(preflight.epochs.value)} "
+        "steps": f"{plan.total_steps:,} of {plural(plan.rows_per_step, noun[:-1])}{_each(briefing)}: "
+        f"{_epochs(preflight.epochs.value)} "
         f"({preflight.epochs.reason}); micro-batch {preflight.micro.value} ({preflight.micro.reason})",
         "order": f"{'by length' if preflight.order.value else 'mixed'} ({preflight.order.reason})",
         "layout": f"{briefing.layout.value} ({briefing.layout.reason})",
@@ -87,6 +88,12 @@ def briefing_items(briefing: Briefing) -> dict[str, str]:
             f"{plural(preflight.split_prose, 'text')} longer than the room: split into windows, nothing cut"
         )
     return items
+
+
+def _each(briefing: Briefing) -> str:
+    """How many answers a prompt gets, where answers are sampled."""
+    size = briefing.resolved.values().get("rft.group_size")
+    return "" if size is None else f" × {plural(size, 'answer')}"
 
 
 def words_of(kind: str) -> str:

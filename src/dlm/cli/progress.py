@@ -30,6 +30,7 @@ ROOMY = 90  # columns that the live line takes with everything in it
 _ALL_TIE = 1 - 1e-6  # a share summed from micro-batches may miss 1 by its rounding
 
 _HELD_OUT = {
+    "full_valid_mean_reward": "mean reward of held-out prompts",
     "val_pref_acc": "held-out pairs ranked right",
     "valid_loss": "validation loss",
     "sft_valid_loss": "loss of held-out questions",
@@ -142,7 +143,12 @@ class TrainProgress:
         )
 
     def _describe(self, step: int, total: int, values: Mapping[str, float]) -> str:
-        parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
+        if "train_answers" in values:  # a round of answers: its loss says nothing
+            parts = [_earned(values)]
+            if not self._narrow:
+                parts.append(f"{values['completion_tokens_mean']:.0f} tokens an answer")
+        else:
+            parts = [f"loss {values['train_loss']:.4f}"] if "train_loss" in values else []
         if "rewards/accuracies" in values:
             parts.append(_ranked(values))
             if not self._narrow:
@@ -196,6 +202,24 @@ def _ranked(values: Mapping[str, float]) -> str:
     if ties > _ALL_TIE:
         return "all pairs tie"
     return f"ranked right {right:.2f}" + (f" ({ties:.0%} ties)" if ties else "")
+
+
+def _earned(values: Mapping[str, float]) -> str:
+    """What a round's answers earned; and what is wrong with some of them, where something is."""
+    text = (
+        f"reward {values['train_mean_reward']:.3f}"
+        if "train_mean_reward" in values
+        else "no answer was graded"
+    )
+    if "train_loss" not in values:
+        text += " (no group has spread: nothing to learn)"
+    wrong = {
+        "cut off": values["train_truncated_count"],
+        "not parsed": values["train_sample_parse_error_count"],
+        "grader errors": values["train_other_error_count"],
+    }
+    told = ", ".join(f"{count:.0f} {what}" for what, count in wrong.items() if count)
+    return text + (f" ({told} of {values['train_answers']:.0f})" if told else "")
 
 
 def _held_out(values: Mapping[str, float]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlm.cli.output import Output, duration, plural, typed
 from dlm.cli.recommending import StoredRun, candidate_line
+from dlm.cli.reward_report import change, held_out_questions, items_of_rewards, reward_data
 
 if TYPE_CHECKING:
     from dlm.store import Version
@@ -54,7 +55,10 @@ def _heading(run: RunReport) -> str:
 
 def _items(document: Path, dlm_id: str, run: RunReport) -> dict[str, str]:
     last = run.last
-    items = {"training loss": f"{run.smoothed_loss:.4f} (mean of the last tenth of the steps)"}
+    if run.phase == "rft":
+        items = items_of_rewards(run)
+    else:
+        items = {"training loss": f"{run.smoothed_loss:.4f} (mean of the last tenth of the steps)"}
     if run.phase == "sft":
         if "train_mean_token_accuracy" in last:
             items["token accuracy"] = (
@@ -62,10 +66,10 @@ def _items(document: Path, dlm_id: str, run: RunReport) -> dict[str, str]:
             )
         if "full_valid_loss" in last:
             items["validation loss"] = f"{last['full_valid_loss']:.4f}"
-    else:
+    elif run.phase != "rft":
         items |= _items_of_pairs(run)
     if run.skipped:
-        noun = "row" if run.phase == "sft" else "pair"
+        noun = {"sft": "row", "rft": "prompt"}.get(run.phase, "pair")
         items["left out"] = plural(run.skipped, noun) + (" that did not fit" if run.phase == "sft" else "")
     if run.probes:
         items["probes"] = _probes(run)
@@ -109,19 +113,9 @@ def _items_of_pairs(run: RunReport) -> dict[str, str]:
     accuracy = "full_valid_mean_token_accuracy"
     if accuracy in after:
         items["token accuracy"] = (
-            _change(before.get(accuracy), after[accuracy], "{:.1%}") + " of chosen answers"
+            change(before.get(accuracy), after[accuracy], "{:.1%}") + " of chosen answers"
         )
-    if "sft_valid_loss" in after:
-        loss = _change(before.get("sft_valid_loss"), after["sft_valid_loss"], "{:.4f}")
-        relative = ""
-        if before.get("sft_valid_loss"):
-            relative = f" ({after['sft_valid_loss'] / before['sft_valid_loss'] - 1:+.1%})"
-        items["held-out questions"] = f"loss {loss}{relative}"
-    return items
-
-
-def _change(before: float | None, after: float, form: str) -> str:
-    return form.format(after) if before is None else f"{form.format(before)} → {form.format(after)}"
+    return items | held_out_questions(run)
 
 
 def _probes(run: RunReport) -> str:
@@ -156,6 +150,8 @@ def _previous(dlm_id: str, run: RunReport) -> str | None:
         if previous is None or previous.removed_at:
             return None
         if _loss_of(previous) != _loss_of(store.versions.get(run.version)):
+            return previous.name
+        if previous.phase == "rft":
             return previous.name
         losses = store.metrics.read(previous.run_id, ["train_loss"]).get("train_loss")
         loss = losses.tail_mean(LAST_TENTH) if losses is not None else math.nan
@@ -203,6 +199,7 @@ def _run_data(run: RunReport) -> dict[str, Any]:
         "preference_accuracy": None
         if accuracy is None
         else {**asdict(accuracy.right), "ties": accuracy.ties},
+        "reward": reward_data(run),
         "probes": [{"before": asdict(pair.before), "after": asdict(pair.after)} for pair in run.probes],
         "skipped": run.skipped,
         "verdict": verdict_data(run.diagnosis, run.selection),

@@ -1,6 +1,14 @@
 """The document: `.dlm` files. `parser` reads, `writer` edits, `saving` writes, `starter` makes new ones, `sources` gathers."""
 
-from dlm.document.header import DOCUMENT_VERSION, Header, Preference, PreferenceSettings, Reward, Training
+from dlm.document.header import (
+    DOCUMENT_VERSION,
+    Header,
+    Preference,
+    PreferenceSettings,
+    Reward,
+    Rft,
+    Training,
+)
 from dlm.document.parser import check, load, parse
 from dlm.document.provenance import Provenance, mined
 from dlm.document.saving import create, save
@@ -21,6 +29,7 @@ __all__ = [
     "Provenance",
     "Question",
     "Reward",
+    "Rft",
     "Section",
     "Training",
     "Triple",

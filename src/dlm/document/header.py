@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from dlm.document.ulid import is_ulid
-from dlm.recipe import PreferenceChoices, PreferenceNumbers, Recipe, RewardRecipe
+from dlm.recipe import PreferenceChoices, PreferenceNumbers, Recipe, RewardRecipe, RftRecipe
 
 __all__ = [
     "DOCUMENT_VERSION",
@@ -25,6 +25,7 @@ __all__ = [
     "Preference",
     "PreferenceSettings",
     "Reward",
+    "Rft",
     "Source",
     "Training",
 ]
@@ -96,6 +97,15 @@ class Reward(RewardRecipe):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
+class Rft(RftRecipe):
+    """Reinforcement fine-tuning, as the recipe describes it."""
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The knobs that the document names."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
 class Training(Recipe):
     """Every knob of a run, and what only a document can say about training."""
 
@@ -107,6 +117,7 @@ class Training(Recipe):
     )
     preference: Preference = Field(default_factory=lambda: Preference.model_validate({}))
     reward: Reward = Field(default_factory=lambda: Reward.model_validate({}))
+    rft: Rft = Field(default_factory=lambda: Rft.model_validate({}))
 
 
 class Export(BaseModel):
@@ -120,16 +131,31 @@ class Evaluation(BaseModel):
 
     model_config = _STRICT
 
-    task: str | None = Field(None, min_length=1, description="case generator, for example spreadsheet")
+    task: str | None = Field(
+        None,
+        min_length=1,
+        description="case generator: spreadsheet, spreadsheet:pocket or spreadsheet:published",
+    )
     cases: str | None = Field(None, min_length=1, description="JSONL file of cases, relative to the document")
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of the generated cases")
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="seed of the generated cases; unset = the split's own"
+    )
     n: int | None = Field(
         None, ge=1, description="number of cases; unset = the task's own, or the whole file"
     )
-    split: str | None = Field(None, min_length=1, description="which split of the cases")
-    grader: str | None = Field(None, min_length=1, description="grader; unset = the task's own")
+    split: str | None = Field(
+        None, min_length=1, description="which split of the cases; unset = held-out cases, or the whole file"
+    )
+    grader: str | None = Field(
+        None, min_length=1, description="grader; unset = the task's own, or text_similarity for a file"
+    )
+    pass_threshold: float | None = Field(
+        None, ge=0, le=1, description="least score that passes; unset = the grader's own"
+    )
     max_new_tokens: int | None = Field(
-        None, ge=1, description="token budget of an answer; unset = the task's own"
+        None,
+        ge=1,
+        description="token budget of an answer; unset = what the longest reference needs, and a quarter more",
     )
 
     @model_validator(mode="after")
@@ -145,7 +171,7 @@ class Gate(BaseModel):
     model_config = _STRICT
 
     conditions: list[Annotated[str, Field(min_length=1)]] = Field(
-        default=[], description="conditions, all of which must hold"
+        default=[], description="conditions, all of which must hold; none = those for the document's suites"
     )
 
 

@@ -23,6 +23,7 @@ from dlm.document.header import (
     Preference,
     PreferenceSettings,
     Reward,
+    Rft,
     Source,
     Training,
 )
@@ -265,6 +266,7 @@ def _suggest(message: str, path: tuple[str, ...]) -> tuple[str, str]:
             ("training", "preference"),
             ("training", "preference", "hyperparams"),
             ("training", "reward"),
+            ("training", "rft"),
         )
         if path[-1] in _known_keys(parent)
     ]
@@ -281,6 +283,7 @@ def _known_keys(path: tuple[str, ...]) -> tuple[str, ...]:
         ("training", "preference"): Preference,
         ("training", "preference", "hyperparams"): PreferenceSettings,
         ("training", "reward"): Reward,
+        ("training", "rft"): Rft,
         ("export",): Export,
         ("gate",): Gate,
     }

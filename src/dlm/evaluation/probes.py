@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dlm.model import Policy, Settings, sample
+if TYPE_CHECKING:
+    from dlm.model import Policy
 
 __all__ = ["ProbeAnswer", "Question", "answer_all"]
 
@@ -44,6 +46,8 @@ def answer_all(
     """
     if not questions:
         return []
+    from dlm.model import Settings, sample  # torch: a gate's verdict needs none
+
     if max_new_tokens is None:
         longest = max(len(policy.chat.completion_ids(question.reference)) for question in questions)
         max_new_tokens = max(LEAST_ANSWER, longest + ROOM_BEYOND_REFERENCE)

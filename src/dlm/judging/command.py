@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from dlm.children import Child, ChildEndedError, ChildTimeoutError, OutputLimitError
 from dlm.errors import UsageError
-from dlm.judging.child import Child, ChildEndedError, ChildTimeoutError, OutputLimitError
 from dlm.judging.judge import Failure, Item, JudgeSpec, Verdict
 
 __all__ = ["CommandJudge", "StreamJudge"]

@@ -7,6 +7,7 @@ spec, on the command line or by the document's `judge:`:
     hf:<model>              a reward model: a folder, or a Hub name whose files are here already (see `reward_model`)
     cli:<command>           a command, started once for each answer (see `command`)
     cli-stream:<command>    a command that stays, one JSON line in and one out for each answer
+    grader:<grader>         a grader of answers with a checkable task, such as grader:spreadsheet (see `dlm.grading`)
 
 This module loads no torch; a judge that needs it is imported when it is made.
 """
@@ -15,12 +16,13 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from dlm.errors import UsageError
+from dlm.grading import Case, parse_grader
 
 if TYPE_CHECKING:
     from dlm.bases import BaseSpec
@@ -50,8 +52,8 @@ FAILURES: tuple[Failure, ...] = ("timed_out", "crashed", "malformed", "non_finit
 """Why one call of a judge gave no score: too slow; ended with an error or could not be started; answered something that
 is no score; answered NaN or infinity; cannot score this answer whatever it tries (it is too long to be read)."""
 
-JudgeKind = Literal["sway", "hf", "cli", "cli-stream"]
-_FORMS = "sway, hf:<model>, cli:<command> or cli-stream:<command>"
+JudgeKind = Literal["sway", "hf", "cli", "cli-stream", "grader"]
+_FORMS = "sway, hf:<model>, cli:<command>, cli-stream:<command> or grader:<grader>"
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ class JudgeContext:
         base: the document's base, for a reward version that was trained on it (hf).
         device, precision: where a reward model computes, and in what type (hf).
         timeout_s: how long a command may take for one answer (cli, cli-stream).
-        folder: where a command runs, and where a relative path to a model begins.
+        folder: where a command runs, and where a relative path to a model or a grader's file begins.
+        cases: what is known of the right answer to a prompt, by the prompt (grader).
     """
 
     policy: Policy | None = None
@@ -164,6 +167,7 @@ class JudgeContext:
     precision: str | None = None
     timeout_s: float = DEFAULT_TIMEOUT_S
     folder: Path = field(default_factory=Path.cwd)
+    cases: Mapping[str, Case] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -176,7 +180,10 @@ class JudgeSpec:
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """The command as its arguments, which no shell sees; empty for a judge that runs no command."""
+        """The command as its arguments, which no shell sees; empty for a judge that runs no command. For a grader, what a
+        consent to its Python files is for."""
+        if self.kind == "grader":
+            return parse_grader(self.target).consent_argv
         return tuple(shlex.split(self.target)) if self.kind in ("cli", "cli-stream") else ()
 
     @property
@@ -195,6 +202,8 @@ def parse_judge(text: str) -> JudgeSpec:
     target = target.strip()
     if kind == "sway" and not colon:
         return JudgeSpec("sway", "", text.strip())
+    if kind == "grader" and colon:
+        return JudgeSpec("grader", target, f"grader:{parse_grader(target).text}")
     if kind not in ("hf", "cli", "cli-stream") or not colon:
         raise UsageError("no such judge", expected=_FORMS, found=repr(text), next_step="--judge sway")
     if not target:
@@ -218,13 +227,14 @@ def check_judge(spec: JudgeSpec, *, timeout_s: float, folder: Path) -> None:
     Raises:
         UsageError: the command's program is not there, or the timeout is no time.
         BaseModelError: the model is not on this machine, or is none that scores answers.
+        GradingError: the grader's file is not there.
     """
     if spec.kind == "hf":
         from dlm.judging.reward_model import find_model
         from dlm.model import inspect_reward_model
 
         inspect_reward_model(find_model(spec.target, folder))
-    elif spec.runs_code:
+    elif spec.runs_code or spec.kind == "grader":
         make_judge(spec, JudgeContext(timeout_s=timeout_s, folder=folder)).close()
 
 
@@ -244,6 +254,10 @@ def make_judge(spec: str | JudgeSpec, context: JudgeContext) -> Judge:
         from dlm.judging.reward_model import RewardModelJudge
 
         return RewardModelJudge.load(found, context)
+    if found.kind == "grader":
+        from dlm.judging.grading import GraderJudge
+
+        return GraderJudge(found, context)
     from dlm.judging.command import CommandJudge, StreamJudge
 
     kind = CommandJudge if found.kind == "cli" else StreamJudge

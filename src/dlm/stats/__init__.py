@@ -1,5 +1,6 @@
 """Statistics: pure functions over numbers."""
 
-from dlm.stats.intervals import Estimate, mean, share
+from dlm.stats.intervals import Estimate, cluster_mean, mean, paired_difference, share
+from dlm.stats.ranks import spearman
 
-__all__ = ["Estimate", "mean", "share"]
+__all__ = ["Estimate", "cluster_mean", "mean", "paired_difference", "share", "spearman"]

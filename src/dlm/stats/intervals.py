@@ -1,17 +1,19 @@
-"""95 % intervals: Wilson's for a share of cases, a bootstrap over cases for a mean."""
+"""95 % intervals: Wilson's for a share of cases, a bootstrap over cases for a mean and for a difference of two means."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
-__all__ = ["Estimate", "mean", "share"]
+__all__ = ["Estimate", "cluster_mean", "mean", "paired_difference", "share"]
 
 _Z = 1.959964  # the normal distribution's 97.5 % point
 _RESAMPLES = 10_000
+Case = TypeVar("Case", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,44 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
     picks = np.random.default_rng(seed).integers(0, len(data), (_RESAMPLES, len(data)))
     low, high = np.percentile(data[picks].mean(axis=1), (2.5, 97.5))
     return Estimate(float(data.mean()), float(low), float(high), len(data))
+
+
+def cluster_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
+    """The mean over all values, with the percentile interval of a bootstrap that draws whole groups (Field and Welsh 2007).
+
+    Values of one group, such as the repeats of one case, say less than as many cases: what is drawn is the case. A group
+    without values is left out; `n` counts groups.
+
+    Raises:
+        ValueError: no values.
+    """
+    full = [group for group in groups if len(group)]
+    if all(len(group) == 1 for group in full):
+        return mean([group[0] for group in full], seed)
+    sums = np.array([math.fsum(group) for group in full])
+    sizes = np.array([len(group) for group in full])
+    if not np.any(sums) or np.all(sums == sizes):
+        return mean([float(value) for value in sums / sizes], seed)
+    picks = np.random.default_rng(seed).integers(0, len(full), (_RESAMPLES, len(full)))
+    low, high = np.percentile(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1), (2.5, 97.5))
+    return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), len(full))
+
+
+def paired_difference(
+    after: Mapping[Case, Sequence[float]], before: Mapping[Case, Sequence[float]], seed: int = 0
+) -> Estimate:
+    """By how much the mean over cases rose, with the percentile interval of a bootstrap over the cases that both have.
+
+    Each case is compared with itself, so that what makes cases differ in difficulty drops out. Where no case changed, the
+    interval is the point 0: what was seen holds no sign of a change.
+
+    Raises:
+        ValueError: no case with values on both sides.
+    """
+    shared = [key for key, values in after.items() if len(values) and len(before.get(key, ()))]
+    if not shared:
+        raise ValueError("a paired difference needs at least one case that both sides have")
+    steps = np.array([np.mean(after[key]) - np.mean(before[key]) for key in shared])
+    picks = np.random.default_rng(seed).integers(0, len(steps), (_RESAMPLES, len(steps)))
+    low, high = np.percentile(steps[picks].mean(axis=1), (2.5, 97.5))
+    return Estimate(float(steps.mean()), float(low), float(high), len(steps))

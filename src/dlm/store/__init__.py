@@ -1,7 +1,8 @@
-"""What is remembered about a document: runs, metrics, versions, checkpoints, mined pairs. No torch."""
+"""What is remembered about a document: runs, metrics, versions, checkpoints, mined pairs, graded answers, verdicts. No torch."""
 
 from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
+from dlm.store.evaluation import VERDICTS, EvalResult, Evaluations, GateVerdict
 from dlm.store.layout import home_root
 from dlm.store.lock import Holder
 from dlm.store.metrics import Metrics, MetricWriter
@@ -25,10 +26,14 @@ __all__ = [
     "PAIR_STATUSES",
     "RUN_KINDS",
     "RUN_STATUSES",
+    "VERDICTS",
     "VERSION_FILE",
     "Candidate",
     "CommandIdentity",
     "Consents",
+    "EvalResult",
+    "Evaluations",
+    "GateVerdict",
     "Holder",
     "Home",
     "MetricWriter",

@@ -12,6 +12,7 @@ from types import TracebackType
 from dlm.errors import CopiedDocumentError, StoreError
 from dlm.store.checkpoints import SAVED, SavedCheckpoint, list_checkpoints, publish_checkpoint
 from dlm.store.database import Database, utc_now
+from dlm.store.evaluation import Evaluations
 from dlm.store.files import disk_faults
 from dlm.store.layout import StoreLayout, create_home, home_exists, home_root
 from dlm.store.lock import Holder, StoreLock, holder
@@ -85,6 +86,7 @@ class Store:
         self.runs = Runs(self._database, self._require_lock)
         self.metrics = Metrics(self._database)
         self.mining = Mining(self._database)
+        self.evaluations = Evaluations(self._database)
         self.versions = Versions(self._database, layout, dlm_id, self._require_lock)
 
     def close(self) -> None:

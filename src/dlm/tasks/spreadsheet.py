@@ -1,4 +1,4 @@
-"""The spreadsheet-cleaning task: messy tables, their clean form, and strict matching of an answer's rows.
+"""The spreadsheet-cleaning task: messy tables and their clean form.
 
 A case is a function of (seed, index, row range) and nothing else, so case 7 is the same table whether ten
 or a thousand are asked for. The `pocket` profile is the one the embedded base was taught: three columns (a
@@ -8,26 +8,38 @@ thousands, the header lower snake case, notes and totals go, every row stays in 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from dlm.errors import DlmError
 from dlm.tasks import names
 from dlm.tasks.draw import Draw
+from dlm.tasks.sheets import Columns, Row, RowMatch, SpreadsheetCase, match_rows
+from dlm.tasks.spreadsheet_published import published_case
 
 __all__ = [
     "PROFILES",
+    "REGULAR_ROWS",
+    "SPLITS",
+    "STRESS_ROWS",
     "Row",
     "RowMatch",
+    "Split",
     "SpreadsheetCase",
     "case_at",
     "clean_header",
+    "drop_rows",
     "generate",
     "match_rows",
     "messy_money",
+    "of_split",
 ]
 
-PROFILES = ("pocket",)
-_MAX_POCKET_ROWS = 200
+PROFILES = ("pocket", "published")
+REGULAR_ROWS = (8, 12)  # of the pocket profile, as the base was taught; the published one goes by difficulty
+STRESS_ROWS = (40, 40)  # where the embedded base begins to lose rows (its card)
+_MAX_ROWS = 200
 
 _INSTRUCTIONS = (
     "Clean this sheet.",
@@ -79,106 +91,94 @@ _NOTES = (
     "Checked by finance",
     "--- new accounts ---",
 )
+_POCKET_COLUMNS = Columns(keys=(0, 1), values=(), money=(2,))
 _SUFFIXES = ("Supply", "Foods", "Works", "Labs", "Group", "Tools", "Media", "Paper")
 
 
 @dataclass(frozen=True)
-class Row:
-    """One source row in its clean form; `(name, group)` is its identity."""
+class Split:
+    """One split of a profile: its seed and its usual number of cases; a stress split has long tables of real rows alone."""
 
-    name: str
-    group: str
-    thousands: int
-
-    @property
-    def cells(self) -> tuple[str, str, str]:
-        """The row as the three cells of the gold answer."""
-        return (self.name, self.group, str(self.thousands))
-
-
-@dataclass(frozen=True)
-class SpreadsheetCase:
-    """A messy table to clean, with its gold answer. `rows` are the rows that must stay, in order."""
-
-    profile: str
     seed: int
-    index: int
-    prompt: str
-    gold: str
-    header: tuple[str, ...]
-    rows: tuple[Row, ...]
+    count: int
+    stress: bool = False
 
 
-@dataclass(frozen=True)
-class RowMatch:
-    """What an answer did with the rows of its case.
+SPLITS: Final[Mapping[str, Split]] = {
+    "train": Split(100, 240),
+    "heldout": Split(200, 80),
+    "stress_heldout": Split(300, 40, stress=True),
+    "stress_train": Split(500, 240, stress=True),
+    "preference_train": Split(600, 80),
+    "preference_heldout": Split(601, 12),
+}
+"""The published study's splits, by its seeds and sizes, for both profiles."""
 
-    kept: indices of the source rows that stand in the answer in source order (longest such sequence, by
-        identity of name and group; each source row counts once).
-    expected: number of source rows.
-    surplus: answer rows beyond the kept ones: duplicates, fabrications, notes, rows out of order.
-    units_right: kept rows whose amount is the gold number of thousands, digit for digit.
-    header_right: the first line is the gold header, cell for cell.
-    parse_ok: every line has as many cells as the header, there are at least two lines, and nothing (fence,
-        prose, blank line) stands around the table.
+
+def of_split(
+    name: str, profile: str = "pocket", *, seed: int | None = None, count: int | None = None
+) -> list[SpreadsheetCase]:
+    """The cases of a split, byte for byte the same each time. `seed` and `count` None: the split's own.
+
+    Raises:
+        DlmError: no such split or profile.
     """
-
-    kept: tuple[int, ...]
-    expected: int
-    surplus: int
-    units_right: int
-    header_right: bool
-    parse_ok: bool
-
-    @property
-    def preservation(self) -> float:
-        """Share of the source rows kept in order; 0–1."""
-        return len(self.kept) / self.expected if self.expected else 1.0
-
-    @property
-    def precision(self) -> float:
-        """Share of the answer's rows that are kept source rows; 1.0 when the answer has no rows."""
-        total = len(self.kept) + self.surplus
-        return len(self.kept) / total if total else 1.0
-
-    @property
-    def unit_accuracy(self) -> float:
-        """Share of the kept rows with the right amount; 0.0 when none was kept."""
-        return self.units_right / len(self.kept) if self.kept else 0.0
-
-    @property
-    def all_kept(self) -> bool:
-        """Every source row is there, in order."""
-        return len(self.kept) == self.expected
-
-    @property
-    def exact(self) -> bool:
-        """The answer is the clean table and nothing else."""
-        return (
-            self.all_kept
-            and not self.surplus
-            and self.units_right == self.expected
-            and self.header_right
-            and self.parse_ok
-        )
+    if name not in SPLITS:
+        raise DlmError(f"the spreadsheet task has no split {name!r}", expected=", ".join(SPLITS))
+    split = SPLITS[name]
+    rows = (STRESS_ROWS if split.stress else REGULAR_ROWS) if profile == "pocket" else None
+    numbers = range(split.count if count is None else count)
+    own = split.seed if seed is None else seed
+    return [case_at(own, index, rows, profile, stress=split.stress) for index in numbers]
 
 
 def generate(
-    seed: int, count: int, rows: tuple[int, int] = (8, 12), profile: str = "pocket"
+    seed: int, count: int, rows: tuple[int, int] | None = (8, 12), profile: str = "pocket"
 ) -> list[SpreadsheetCase]:
     """The first `count` cases of a seed, with `rows[0]` to `rows[1]` source rows each."""
     return [case_at(seed, index, rows, profile) for index in range(count)]
 
 
 def case_at(
-    seed: int, index: int, rows: tuple[int, int] = (8, 12), profile: str = "pocket"
+    seed: int,
+    index: int,
+    rows: tuple[int, int] | None = (8, 12),
+    profile: str = "pocket",
+    *,
+    stress: bool = False,
 ) -> SpreadsheetCase:
-    """Case `index` of a seed. Raises `DlmError` for an unknown profile or an impossible row range."""
+    """Case `index` of a seed. `rows` None: the profile's own number of rows.
+
+    Raises:
+        DlmError: an unknown profile or an impossible row range.
+    """
     if profile not in PROFILES:
         raise DlmError(f"unknown spreadsheet profile {profile!r}; known: {', '.join(PROFILES)}")
-    if not 1 <= rows[0] <= rows[1] <= _MAX_POCKET_ROWS:
-        raise DlmError(f"the row range {rows} is not within 1 to {_MAX_POCKET_ROWS}")
-    return _pocket_case(seed, index, rows)
+    if rows is not None and not 1 <= rows[0] <= rows[1] <= _MAX_ROWS:
+        raise DlmError(f"the row range {rows} is not within 1 to {_MAX_ROWS}")
+    if profile == "published":
+        return published_case(seed, index, rows, stress=stress)
+    return _pocket_case(seed, index, rows or (STRESS_ROWS if stress else REGULAR_ROWS))
+
+
+def drop_rows(case: SpreadsheetCase) -> str:
+    """The rejected answer of the published preference pairs: the gold without 30 to 70 % of its rows.
+
+    Which ones: at random in half of the cases, the last ones in 30 %, ones from the middle in 20 %. The same for the same
+    case; at least one row goes and one stays.
+    """
+    draw = Draw("spreadsheet", "dropped", case.profile, case.seed, case.index)
+    header, *lines = case.gold.split("\n")
+    gone = min(len(lines) - 1, max(1, round(draw.uniform(0.3, 0.7) * len(lines))))
+    match draw.weighted((("random", 0.5), ("tail", 0.3), ("middle", 0.2))):
+        case "random":
+            out = set(draw.sample(range(len(lines)), gone))
+        case "tail":
+            out = set(range(len(lines) - gone, len(lines)))
+        case _:
+            first = (len(lines) - gone) // 2
+            out = set(range(first, first + gone))
+    return "\n".join((header, *(line for at, line in enumerate(lines) if at not in out)))
 
 
 def clean_header(cell: str) -> str:
@@ -201,55 +201,6 @@ def messy_money(draw: Draw, thousands: int) -> str:
 def draw_thousands(draw: Draw) -> int:
     """An amount in thousands: half of them millions with one decimal, half below a million."""
     return draw.integer(10, 99) * 100 if draw.chance(0.5) else draw.integer(2, 199) * 5
-
-
-def match_rows(case: SpreadsheetCase, answer: str) -> RowMatch:
-    """Match the rows of an answer to the rows of its case, strictly: see `RowMatch`."""
-    lines = answer.strip().split("\n")
-    table = [tuple(cell.strip() for cell in line.split(",")) for line in lines]
-    width = len(case.header)
-    header_right = table[0] == case.header
-    # An answer without its header may still hold rows: they are matched, and the header is counted wrong.
-    looks_like_row = any(
-        (cells[0], cells[1]) == (row.name, row.group)
-        for cells in table[:1]
-        if len(cells) == width
-        for row in case.rows
-    )
-    body = table if looks_like_row else table[1:]
-    keys = [(cells[0], cells[1]) if len(cells) == width else None for cells in body]
-    pairs = _common_in_order([(row.name, row.group) for row in case.rows], keys)
-    units_right = sum(body[at][2] == str(case.rows[source].thousands) for source, at in pairs)
-    return RowMatch(
-        kept=tuple(source for source, _ in pairs),
-        expected=len(case.rows),
-        surplus=len(body) - len(pairs),
-        units_right=units_right,
-        header_right=header_right,
-        parse_ok=len(table) >= 2 and all(len(cells) == width for cells in table),
-    )
-
-
-def _common_in_order(
-    source: list[tuple[str, str]], found: list[tuple[str, str] | None]
-) -> list[tuple[int, int]]:
-    """Index pairs of a longest common subsequence; a `None` in `found` matches nothing."""
-    # length[i][j] is the longest match of source[i:] with found[j:]
-    length = [[0] * (len(found) + 1) for _ in range(len(source) + 1)]
-    for i in range(len(source) - 1, -1, -1):
-        below, here = length[i + 1], length[i]
-        for j in range(len(found) - 1, -1, -1):
-            here[j] = below[j + 1] + 1 if source[i] == found[j] else max(below[j], here[j + 1])
-    pairs, i, j = [], 0, 0
-    while i < len(source) and j < len(found):
-        if source[i] == found[j]:
-            pairs.append((i, j))
-            i, j = i + 1, j + 1
-        elif length[i + 1][j] >= length[i][j + 1]:
-            i += 1
-        else:
-            j += 1
-    return pairs
 
 
 def _pocket_case(seed: int, index: int, rows: tuple[int, int]) -> SpreadsheetCase:
@@ -279,6 +230,7 @@ def _pocket_case(seed: int, index: int, rows: tuple[int, int]) -> SpreadsheetCas
         gold="\n".join((",".join(header), *(",".join(row.cells) for row in clean_rows))),
         header=header,
         rows=tuple(clean_rows),
+        columns=_POCKET_COLUMNS,
     )
 
 

@@ -24,11 +24,28 @@ from dlm.training.pairs import (
     select_pairs,
     split_pairs,
 )
-from dlm.training.phases import Estimate, estimate, first_window, score_held_out, score_monitors, train_phase
+from dlm.training.phases import (
+    Estimate,
+    answer_held_out,
+    estimate,
+    first_window,
+    score_held_out,
+    score_monitors,
+    train_phase,
+)
 from dlm.training.preference import prepare_preference, refuse_without_pairs
 from dlm.training.prepared import Preflight, Prepared, Spread, Stored
+from dlm.training.prompts import (
+    Prompt,
+    PromptExample,
+    SkippedPrompt,
+    prompts_hash,
+    refuse_proving_prompts,
+)
 from dlm.training.reference import ReferenceReport
 from dlm.training.reward import add_reward_head, prepare_reward, save_reward_model
+from dlm.training.rft import prepare_rft
+from dlm.training.rollouts import Validation
 from dlm.training.sft import prepare_sft
 from dlm.training.sharding import is_sharded, shard
 from dlm.training.sharding import wanted as sharding_wanted
@@ -46,17 +63,22 @@ __all__ = [
     "Plan",
     "Preflight",
     "Prepared",
+    "Prompt",
+    "PromptExample",
     "ReferenceReport",
     "Row",
     "Scalar",
     "ScalarCounts",
     "Selection",
     "SkippedPair",
+    "SkippedPrompt",
     "Spread",
     "Stored",
+    "Validation",
     "World",
     "add_adapter",
     "add_reward_head",
+    "answer_held_out",
     "checkpoints",
     "data_hash",
     "encode_pairs",
@@ -70,11 +92,14 @@ __all__ = [
     "pairs_of_document",
     "prepare_preference",
     "prepare_reward",
+    "prepare_rft",
     "prepare_sft",
     "processes",
+    "prompts_hash",
     "read_pairs_file",
     "read_rows_file",
     "read_scalars_file",
+    "refuse_proving_prompts",
     "refuse_without_pairs",
     "require_finite",
     "row_findings",

@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from dlm.model import inner_model, matrix_products
 from dlm.training.pages import keep_pages
 
-__all__ = ["accelerated"]
+__all__ = ["accelerated", "is_plain_lora"]
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def _swaps(model: Any) -> list[_Swap] | None:
         if id(module) in inside:
             continue
         if isinstance(module, LoraLinear):
-            if not _is_plain_lora(module):
+            if not is_plain_lora(module):
                 return None
             inside.update(id(part) for part in module.modules())
             swaps.append((module, _adapted_forward))
@@ -90,7 +90,8 @@ def _swaps(model: Any) -> list[_Swap] | None:
     return swaps
 
 
-def _is_plain_lora(module: LoraLinear) -> bool:
+def is_plain_lora(module: LoraLinear) -> bool:
+    """Whether a layer is x Wᵀ + b + s · (d Aᵀ) Bᵀ and nothing else."""
     if len(module.active_adapters) != 1 or type(module.base_layer) is not torch.nn.Linear:
         return False
     name = module.active_adapters[0]

@@ -172,6 +172,7 @@ def _load(checkpoint: Path, model: Any, optimizer: torch.optim.Optimizer) -> Pro
             "exp_avg_sq": tensors[f"{name}:exp_avg_sq"].to(parameter.device),
         }
         for name, parameter in _trainable(model)
+        if tensors  # none yet, where every round so far had nothing to learn from
     }
     _load_adapter(checkpoint, model)
     optimizer.state.update(moments)

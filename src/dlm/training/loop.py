@@ -24,9 +24,11 @@ from dlm.recipe import Recipe
 from dlm.training import checkpoints
 from dlm.training.checkpoints import Progress
 from dlm.training.finite import blame, require_finite
+from dlm.training.groups import LOGP_DIFFERENCE
 from dlm.training.objectives import Objective
 from dlm.training.optimizer import Gradients, learning_rate, make_optimizer, trainable
 from dlm.training.planning import Plan, Sampler, derived_seed
+from dlm.training.rollouts import Rollouts
 from dlm.training.scoring import HeldOut, Selection, add, evaluate, means, same_names
 from dlm.training.sharding import in_step
 from dlm.training.world import current
@@ -110,16 +112,20 @@ def run_loop(
     *,
     selection: Selection | None = None,
     enough: Callable[[], str] = lambda: "",
+    rollouts: Rollouts | None = None,
 ) -> LoopResult:
     """Train what the optimiser holds, from `progress` on, until the plan is done, nothing gets better or a stop is asked.
 
     `held_out` is scored every `plan.eval_every` steps and at the end; `selection` says which of those metrics decide the
     best step. Without it no step is the best one, and nothing stops early for want of a better one. `enough` is asked after
-    each step where the recipe has `stop_on`: a reason to end the run there, "" for none.
+    each step where the recipe has `stop_on`: a reason to end the run there, "" for none. With `rollouts`, `train` are
+    prompts: a step learns from the answers that the policy gives to them, and held-out prompts are answered with the other
+    held-out rows.
 
     Raises:
         NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
         StoreError: the disk refuses a checkpoint; those before stay.
+        GradingError: a grader failed on too many answers; the last checkpoint stays.
     """
     run = _Run(
         model,
@@ -133,6 +139,7 @@ def run_loop(
         checkpoint_folder,
         selection,
         enough,
+        rollouts,
     )
     return run.until_it_ends(progress)
 
@@ -153,8 +160,10 @@ class _Run:
         folder: Path,
         selection: Selection | None,
         enough: Callable[[], str],
+        rollouts: Rollouts | None,
     ) -> None:
         self.model, self.objective, self.train, self.held_out = model, objective, train, held_out
+        self.rollouts = rollouts
         self.recipe, self.optimizer = recipe, optimizer
         self.observer, self.folder, self.selection, self.enough = observer, folder, selection, enough
         self.device = objective.layout.device
@@ -176,9 +185,11 @@ class _Run:
             while progress.step < self.plan.total_steps and not (asked or early):
                 progress, values = self._step(progress)
                 at_end = progress.step == self.plan.total_steps
-                if at_end or progress.step % self.plan.eval_every == 0:
+                if self._is_watched(progress.step):
                     for one in self.held_out:
                         values |= evaluate(self.model, one, self.plan)
+                    if self.rollouts is not None:
+                        values |= self.rollouts.validate(self.model).values
                     progress = _judged(progress, values, self.selection)
                 if self.world.is_main:
                     self.observer.metrics(progress.step, values)
@@ -200,15 +211,21 @@ class _Run:
             return early
         return self.world.agree(self.enough(), self.device)  # only the main process reads the curves
 
+    def _is_watched(self, step: int) -> bool:
+        return step == self.plan.total_steps or step % self.plan.eval_every == 0
+
     def _step(self, progress: Progress) -> tuple[Progress, dict[str, float]]:
-        """One optimiser step, timed and counted."""
+        """One step, timed and counted: an optimiser step over a window of rows, or a round of answers and its updates."""
         step = progress.step + 1
         began = time.perf_counter()
         window = [self.train[index] for index in self.sampler.window(step)]
         rate = learning_rate(step, self.plan.total_steps, self.recipe)
-        values = self._optimizer_step(window, step, rate)
+        if self.rollouts is None:
+            values = self._optimizer_step(window, step, rate)
+            tokens = sum(map(_tokens, window))
+        else:
+            values, tokens = self._round(self.rollouts, window, step, rate)
         took = time.perf_counter() - began
-        tokens = sum(map(_tokens, window))
         done = replace(
             progress, step=step, num_tokens=progress.num_tokens + tokens, elapsed_s=progress.elapsed_s + took
         )
@@ -219,6 +236,21 @@ class _Run:
             "peak_memory_mb": peak_memory_mb(self.device),
             "epoch": self.plan.epoch_at(step),
         }
+
+    def _round(
+        self, rollouts: Rollouts, prompts: Sequence[Any], step: int, rate: float
+    ) -> tuple[dict[str, float], int]:
+        """Answers to prompts, and the updates from them; no update where no group has spread. Metrics are means over the
+        updates, but for how far log-probs are from those of sampling: only the first update has the policy that sampled."""
+        found = rollouts.round(self.model, prompts, step, watched=self._is_watched(step))
+        began = time.perf_counter()
+        updates = [
+            self._optimizer_step(found.rows, step, rate) for _ in range(rollouts.knobs.updates) if found.rows
+        ]
+        values = {name: sum(one[name] for one in updates) / len(updates) for name in (updates or [{}])[0]}
+        if updates:
+            values[LOGP_DIFFERENCE] = updates[0][LOGP_DIFFERENCE]
+        return {**found.values, **values, "update_s": time.perf_counter() - began}, found.tokens
 
     def _optimizer_step(self, window: Sequence[Any], step: int, rate: float) -> dict[str, float]:
         """Gradients of a window's mean loss, clipped, and the update; the window's metrics."""

@@ -21,9 +21,18 @@ from dlm.training.checkpoints import Progress
 from dlm.training.loop import HeldOut, LoopResult, Observer, evaluate, peak_memory_mb, run_loop
 from dlm.training.planning import Sampler
 from dlm.training.prepared import Prepared, fixed_sample
+from dlm.training.rollouts import Validation
 from dlm.training.world import current
 
-__all__ = ["Estimate", "estimate", "first_window", "score_held_out", "score_monitors", "train_phase"]
+__all__ = [
+    "Estimate",
+    "answer_held_out",
+    "estimate",
+    "first_window",
+    "score_held_out",
+    "score_monitors",
+    "train_phase",
+]
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,15 @@ class Estimate:
     peak_memory_mb: float
 
 
-def estimate(prepared: Prepared, model: Any) -> Estimate:
-    """Run one micro-batch of the longest rows forward and backward, throw its gradients away, and extrapolate.
+def estimate(prepared: Prepared, model: Any) -> Estimate | None:
+    """Run one micro-batch of the longest rows forward and backward, throw its gradients away, and extrapolate. None where
+    a run makes its rows itself: how long answers will be, and so what they cost, shows at the first step.
 
     Raises:
         TrainingError: the micro-batch does not fit the device's memory.
     """
+    if prepared.rollouts is not None:
+        return None
     plan, layout = prepared.plan, prepared.objective.layout
     by_size = sorted(prepared.train, key=lambda tree: -layout.positions([tree]))
     longest = by_size[: plan.micro_rows]
@@ -90,8 +102,10 @@ def train_phase(
     Raises:
         NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
         StoreError: the disk refuses a checkpoint; those before stay.
+        GradingError: a grader failed on too many answers; the last checkpoint stays.
     """
-    valid = HeldOut("valid", prepared.objective, fixed_sample(prepared.validation))
+    own = [] if prepared.rollouts else fixed_sample(prepared.validation)
+    valid = HeldOut("valid", prepared.objective, own)
     with accelerated(model, prepared.products.value):
         return run_loop(
             model,
@@ -106,20 +120,32 @@ def train_phase(
             checkpoint_folder,
             selection=prepared.selection,
             enough=enough,
+            rollouts=prepared.rollouts,
         )
 
 
 def score_held_out(prepared: Prepared, model: Any) -> dict[str, float]:
     """`full_valid_…` over every held-out row of the phase; empty when none is held out.
 
-    Where pairs are ranked, `full_valid_pairs` counts those behind `full_valid_pref_acc`.
+    Where pairs are ranked, `full_valid_pairs` counts those behind `full_valid_pref_acc`. Prompts are no rows that could be
+    scored: see `answer_held_out`.
     """
+    if prepared.rollouts is not None:
+        return {}
     everything = HeldOut("full_valid", prepared.objective, prepared.validation)
     with accelerated(model, prepared.products.value):
         values = evaluate(model, everything, prepared.plan)
     if "full_valid_pref_acc" in values:
         values["full_valid_pairs"] = float(len(prepared.validation))
     return values
+
+
+def answer_held_out(prepared: Prepared, model: Any) -> Validation:
+    """One answer to each held-out prompt, graded (see `Rollouts.validate`); empty in a phase without prompts."""
+    if prepared.rollouts is None:
+        return Validation({}, {})
+    with accelerated(model, prepared.products.value):
+        return prepared.rollouts.validate(model)
 
 
 def score_monitors(prepared: Prepared, model: Any) -> dict[str, float]:

@@ -24,7 +24,9 @@ from dlm.training.loop import HeldOut, Plan, Selection
 from dlm.training.objectives import Objective
 from dlm.training.pairs import Pair, PairExample, SkippedPair
 from dlm.training.planning import Planned, plan_run
+from dlm.training.prompts import Prompt, PromptExample, SkippedPrompt
 from dlm.training.reference import ReferenceReport
+from dlm.training.rollouts import Rollouts
 from dlm.training.world import current
 
 __all__ = [
@@ -43,7 +45,7 @@ __all__ = [
 MAX_SKIPPED_SHARE = 0.1
 SAMPLE = 64  # held-out rows scored at every evaluation; the end of the run scores them all
 
-Skipped = SkippedRow | SkippedPair
+Skipped = SkippedRow | SkippedPair | SkippedPrompt
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ class Prepared:
     """A run of any phase, ready to start.
 
     `validation` are the phase's own held-out rows; `monitors` what else is scored while it runs, probes included;
-    `probes` the questions to be answered before and after.
+    `probes` the questions to be answered before and after. With `rollouts` the rows are prompts, and what is learnt from
+    and measured are the policy's answers to them.
     """
 
-    train: Sequence[Example | PairExample]
-    validation: Sequence[Example | PairExample]
+    train: Sequence[Example | PairExample | PromptExample]
+    validation: Sequence[Example | PairExample | PromptExample]
     monitors: Sequence[HeldOut]
     probes: Sequence[Example]
     plan: Plan
@@ -133,6 +136,7 @@ class Prepared:
     products: Choice[str]
     findings: Sequence[Finding]
     selection: Selection | None
+    rollouts: Rollouts | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -254,7 +258,7 @@ def preflight_of(
     model: Any,
     *,
     rows: Mapping[str, int],
-    used: Iterable[Row | Pair],
+    used: Iterable[Row | Pair | Prompt],
     tokens: Mapping[str, Spread],
     limit: Limit,
     skipped: Sequence[Skipped],

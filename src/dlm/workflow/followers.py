@@ -65,6 +65,11 @@ class Followers:
         self._world = world
         self._waiting = True  # for a ticket
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._world.size - 1
+
     def load(self, ticket: Ticket) -> None:
         """Make them load a phase."""
         self._world.from_main(ticket)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import torch
 
 from dlm.errors import TrainingError, UsageError
+from dlm.grading import Grader, make_grader
 from dlm.model import Policy, load_policy
-from dlm.recipe import Choice, PreferenceRecipe, ResolvedRecipe, RewardRecipe
+from dlm.recipe import Choice, PreferenceRecipe, ResolvedRecipe, RewardRecipe, RftRecipe
 from dlm.store import Run, Version
 from dlm.training import (
     Estimate,
@@ -25,7 +27,9 @@ from dlm.training import (
     pairs_hash,
     prepare_preference,
     prepare_reward,
+    prepare_rft,
     prepare_sft,
+    prompts_hash,
     refuse_without_pairs,
     shard,
     sharding_wanted,
@@ -48,19 +52,35 @@ class Loaded:
     policy: Policy
     model: Any
     prepared: Prepared
+    grader: Grader | None = None
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While the context lasts; then what a grader has started is ended."""
+        try:
+            yield
+        finally:
+            if self.grader is not None:
+                self.grader.close()
 
 
 def method_of(resolved: ResolvedRecipe) -> str:
-    """How a phase trains: sft, dpo, orpo, simpo or bradley-terry."""
-    if resolved.knobs is None:
-        return "sft"
-    return resolved.knobs.method if isinstance(resolved.knobs, PreferenceRecipe) else "bradley-terry"
+    """How a phase trains: sft, dpo, orpo, simpo, bradley-terry, grpo, dapo or dr_grpo."""
+    knobs = resolved.knobs
+    if isinstance(knobs, PreferenceRecipe):
+        return knobs.method
+    if isinstance(knobs, RftRecipe):
+        return knobs.loss_type
+    return "sft" if knobs is None else "bradley-terry"
 
 
 def hash_of_data(phase: Phase, material: Material) -> str:
     """64 hex digits over what a phase trains on, before anything is selected."""
     if phase == "sft":
         return data_hash(material.rows)
+    if phase == "rft":
+        rewards = material.rewards
+        return hashlib.sha256(f"{rewards.grader.text}\n{prompts_hash(rewards.prompts)}".encode()).hexdigest()
     if phase == "preference" or not material.scalars:
         return pairs_hash(material.pairs)
     scored = [(one.prompt, one.response, one.score) for one in material.scalars]
@@ -119,6 +139,23 @@ def load_phase(
         prepared = prepare_reward(
             material.pairs, policy, model, recipe, resolved.knobs, scalars=material.scalars, stored=stored
         )
+    elif isinstance(resolved.knobs, RftRecipe):
+        model, rewards = start_adapter(policy, recipe), material.rewards
+        grader = make_grader(
+            rewards.grader, folder=material.path.parent, pass_threshold=rewards.pass_threshold
+        )
+        prepared = prepare_rft(
+            rewards.prompts,
+            material.rows,
+            policy,
+            model,
+            recipe,
+            resolved.knobs,
+            grader,
+            budget=rewards.budget,
+            stored=stored,
+        )
+        return Loaded(policy, model, prepared, grader)
     else:
         model = _spread(add_adapter(policy, recipe), policy)
         prepared = prepare_sft(

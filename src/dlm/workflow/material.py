@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from dlm.bases import BaseSpec, resolve_base
@@ -19,6 +20,7 @@ from dlm.training import (
     read_scalars_file,
     rows_of_document,
 )
+from dlm.workflow.rewards import Rewards, read_rewards
 from dlm.workflow.views import TrainOptions, TrainView
 
 __all__ = ["Files", "Material", "base_of", "read_material", "say_what_is_not_used"]
@@ -26,20 +28,37 @@ __all__ = ["Files", "Material", "base_of", "read_material", "say_what_is_not_use
 
 @dataclass(frozen=True)
 class Files:
-    """Files beside the document, by what they hold."""
+    """Files beside the document, by what they hold; and for the rft phase the suite and grader that are named there."""
 
     rows: tuple[Path, ...] = ()
     pairs: tuple[Path, ...] = ()
     scalars: tuple[Path, ...] = ()
+    prompts: tuple[Path, ...] = ()
+    suite: str | None = None
+    grader: str | None = None
 
     @classmethod
     def of(cls, options: TrainOptions) -> Files:
         """Those that the command line names."""
-        return cls(tuple(options.rows_files), tuple(options.pairs_files), tuple(options.scalars_files))
+        return cls(
+            tuple(options.rows_files),
+            tuple(options.pairs_files),
+            tuple(options.scalars_files),
+            tuple(options.prompts_files),
+            options.suite,
+            options.grader,
+        )
 
     def or_else(self, others: Files) -> Files:
         """These, and of each kind that is not named here those of `others`."""
-        return Files(self.rows or others.rows, self.pairs or others.pairs, self.scalars or others.scalars)
+        return Files(
+            self.rows or others.rows,
+            self.pairs or others.pairs,
+            self.scalars or others.scalars,
+            self.prompts or others.prompts,
+            self.suite or others.suite,
+            self.grader or others.grader,
+        )
 
 
 @dataclass(frozen=True)
@@ -62,6 +81,16 @@ class Material:
         for section in self.document.sections:
             counts[section.kind] += 1
         return counts
+
+    @cached_property
+    def rewards(self) -> Rewards:
+        """Prompts and grader of the rft phase, read when they are first asked for.
+
+        Raises:
+            DocumentError, UsageError: see `read_rewards`.
+        """
+        files = self.files
+        return read_rewards(self.document, self.path.parent, files.prompts, files.suite, files.grader)
 
     @property
     def has_rows(self) -> bool:
@@ -122,7 +151,6 @@ def say_what_is_not_used(document: Document, view: TrainView) -> None:
     stated = {
         "training.adapters": bool(header.training.adapters),
         "export": "export" in header.model_fields_set,
-        "evals": bool(header.evals),
     }
     unused = [key for key, is_stated in stated.items() if is_stated]
     if unused:

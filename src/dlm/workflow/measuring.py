@@ -6,6 +6,7 @@ that goes on after a stop reads them back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -13,17 +14,23 @@ from typing import Any
 
 from dlm.curves import CurveRun, diagnose, select
 from dlm.evaluation import ProbeAnswer, Question, answer_all
-from dlm.stats import share
+from dlm.stats import Estimate as Interval
+from dlm.stats import mean, share
 from dlm.store import Run, Store, Version
-from dlm.training import LoopResult, score_held_out, score_monitors
+from dlm.training import LoopResult, answer_held_out, score_held_out, score_monitors
 from dlm.workflow.followers import Followers, StartMeasures
 from dlm.workflow.loading import Loaded
 from dlm.workflow.run_curves import verdict_data
-from dlm.workflow.views import Accuracy, ProbePair, RunReport, TrainView
+from dlm.workflow.views import Accuracy, ProbePair, RewardChange, RunReport, TrainView
 
-__all__ = ["Measuring", "accuracy_of"]
+__all__ = ["Measuring", "accuracy_of", "reward_change"]
 
 MOST_SFT_RISE = 0.1  # of the held-out supervised loss, beyond which a preference run is warned of
+_HOLDS = {
+    "preference": "fewer epochs, a lower preference.learning_rate, a higher preference.beta or preference.sft_weight "
+    "above 0",
+    "rft": "fewer steps, a lower rft.learning_rate or a higher rft.kl_beta",
+}  # what keeps supervised rows from being forgotten, by phase
 _TAIL = 0.1  # of the steps: what a report's smoothed loss is the mean of
 
 
@@ -38,6 +45,7 @@ class Measuring:
         self.answers: list[ProbeAnswer] = []
         self.before: dict[str, float] = {}
         self.after: dict[str, float] = {}
+        self._rewards: list[Mapping[str, float | None]] = [{}, {}]  # by prompt, before and after
 
     def at_start(self, step: int) -> None:
         """Measure what the run starts from, or read what was measured of it. `step` is where the model stands.
@@ -60,6 +68,7 @@ class Measuring:
             self.start_answers = [ProbeAnswer(**answer) for answer in told["answers"]]
         if kept is not None:
             self.before = dict(kept["values"])
+            self._rewards[0] = kept.get("rewards", {})
         measures = StartMeasures(
             answers=told is None and (self._is_sft or step == 0),
             held_out=kept is None and not self._is_sft and step == 0,
@@ -69,16 +78,16 @@ class Measuring:
             self.start_answers = self._answer(of_base=self._is_sft)
             self._record_answers(stage, self.start_answers)
         if measures.held_out:
-            self.before = self._score()
-            self._record_once("held_out", {"stage": stage, "values": self.before})
+            self.before, self._rewards[0] = self._score()
+            self._record_held_out(stage, self.before, self._rewards[0])
 
     def at_end(self) -> dict[str, float]:
         """Measure what the run made; the metrics to log of it."""
         self.answers = self._answer(of_base=False)
         self._record_answers("version", self.answers)
-        self.after = self._score()
+        self.after, self._rewards[1] = self._score()
         if not self._is_sft:
-            self._record_once("held_out", {"stage": "version", "values": self.after})
+            self._record_held_out("version", self.after, self._rewards[1])
         final = {name: value for name, value in self.after.items() if name.startswith("full_valid")}
         if self.answers:
             final["probe_exact_match"] = sum(answer.exact for answer in self.answers) / len(self.answers)
@@ -114,10 +123,11 @@ class Measuring:
             steps=made.step,
             elapsed_s=result.progress.elapsed_s,
             last={name: float(one.values[-1]) for name, one in series.items()},
-            smoothed_loss=series["train_loss"].tail_mean(_TAIL),
+            smoothed_loss=series["train_loss"].tail_mean(_TAIL) if "train_loss" in series else math.nan,
             before=self.before,
             after=self.after,
             accuracy=accuracy_of(self.after),
+            reward=reward_change(*self._rewards),
             probes=[ProbePair(before, after) for before, after in probes],
             skipped=len(self._loaded.prepared.preflight.skipped),
             curves=curves,
@@ -130,18 +140,27 @@ class Measuring:
         with model.disable_adapter() if of_base else nullcontext():
             return answer_all(replace(self._loaded.policy, model=model), self._questions)
 
-    def _score(self) -> dict[str, float]:
+    def _score(self) -> tuple[dict[str, float], Mapping[str, float | None]]:
+        """Held-out metrics; and rewards by prompt, of a run that has prompts."""
         prepared, model = self._loaded.prepared, self._loaded.model
         held_out = score_held_out(prepared, model)
-        return held_out if self._is_sft else {**held_out, **score_monitors(prepared, model)}
+        if self._is_sft:
+            return held_out, {}
+        answered = answer_held_out(prepared, model)
+        return {**held_out, **score_monitors(prepared, model), **answered.values}, answered.rewards
+
+    def _record_held_out(
+        self, stage: str, values: Mapping[str, float], rewards: Mapping[str, float | None]
+    ) -> None:
+        data: dict[str, Any] = {"stage": stage, "values": dict(values)}
+        self._record_once("held_out", data | ({"rewards": dict(rewards)} if rewards else {}))
 
     def _warn_of_lost_facts(self, view: TrainView) -> None:
         before, after = (values.get("sft_valid_loss") for values in (self.before, self.after))
         if before and after and after > (1 + MOST_SFT_RISE) * before:
             view.warn(
                 f"the loss of held-out questions rose by {after / before - 1:.0%} ({before:.4f} → {after:.4f}): "
-                "facts may be lost; fewer epochs, a lower preference.learning_rate, a higher preference.beta or "
-                "preference.sft_weight above 0 hold them"
+                f"facts may be lost; {_HOLDS[self._run.kind]} hold them"
             )
 
     def _record_answers(self, stage: str, answers: Sequence[ProbeAnswer]) -> None:
@@ -169,3 +188,26 @@ def accuracy_of(values: Mapping[str, float]) -> Accuracy | None:
     tied = round(ties * n)
     right = round(values["full_valid_pref_acc"] * n - tied / 2)
     return Accuracy(share([1.0] * right + [0.5] * tied + [0.0] * (n - right - tied)), ties)
+
+
+def reward_change(
+    before: Mapping[str, float | None], after: Mapping[str, float | None]
+) -> RewardChange | None:
+    """Mean rewards with their intervals, and that of the differences, over the prompts that were graded both times."""
+    pairs = [
+        (one, other)
+        for key, one in before.items()
+        if one is not None and (other := after.get(key)) is not None
+    ]
+    if not pairs:
+        return None
+    return RewardChange(
+        before=mean([one for one, _ in pairs]),
+        after=mean([other for _, other in pairs]),
+        change=_mean_difference([other - one for one, other in pairs]),
+    )
+
+
+def _mean_difference(values: Sequence[float]) -> Interval:
+    """`stats.mean` takes values that are all 0 for a share's; differences that are all 0 have no interval at all."""
+    return Interval(0.0, 0.0, 0.0, len(values)) if not any(values) else mean(values)

@@ -21,6 +21,8 @@ import torch
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import Document, load
 from dlm.errors import TrainingError, UsageError
+from dlm.evaluation import read_suite
+from dlm.grading import Case, task_cases
 from dlm.judging import Anchor, JudgeContext, JudgeSpec, check_judge, make_judge, parse_judge
 from dlm.mining import (
     STARTED,
@@ -338,7 +340,19 @@ def _context(plan: _Plan, policy: Policy) -> JudgeContext:
         precision=plan.document.header.training.precision,
         timeout_s=plan.options.judge_timeout_s,
         folder=plan.judge_folder,
+        cases=_cases(plan) if plan.judge.kind == "grader" else {},
     )
+
+
+def _cases(plan: _Plan) -> dict[str, Case]:
+    """What the document's suites know of the prompts that are asked, the train split of a task included."""
+    asked = {question.prompt for question in plan.questions}
+    folder, document = plan.path.parent, plan.document
+    found = [case for name in document.header.evals for case in read_suite(document, folder, name).cases]
+    for suite in document.header.evals.values():
+        if suite.task is not None:
+            found += [case for split in ("train", "stress_train") for case in task_cases(suite.task, split)]
+    return {case.prompt: case for case in found if case.prompt in asked}
 
 
 def _known(document: Document, run_id: int) -> set[str]:

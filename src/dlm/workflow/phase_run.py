@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from dlm.errors import InterruptedRunError, TrainingError
+from dlm.errors import InterruptedRunError, TrainingError, UsageError
 from dlm.recipe import Choice, ResolvedRecipe
 from dlm.store import MetricWriter, Run, RunSpec, Store, Version, VersionSpec
 from dlm.training import (
     Estimate,
     LoopResult,
+    Observer,
     checkpoints,
     estimate,
     make_optimizer,
@@ -33,6 +34,7 @@ from dlm.workflow.measuring import Measuring
 from dlm.workflow.observing import RunObserver
 from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
+from dlm.workflow.reward_alarms import RewardObserver
 from dlm.workflow.run_curves import curve_run, loss_method
 from dlm.workflow.views import Phase, RunReport, TrainView
 from dlm.workflow.watching import WARNING, CurveWatch, lowest_training_loss
@@ -83,7 +85,7 @@ class PhaseRun:
             then=self.then,
         )
         run = store.runs.start(self._spec(loaded, facts))
-        with self._recorded(run):
+        with self._recorded(run), loaded.in_use():
             return self._train(run, self.resolved, loaded, measured)
 
     def go_on(self, run: Run) -> RunReport:
@@ -105,11 +107,17 @@ class PhaseRun:
             )
         measured = estimate(loaded.prepared, loaded.model)
         run = self.invocation.store.runs.resume(run.id)
-        with self._recorded(run):
+        with self._recorded(run), loaded.in_use():
             return self._train(run, resolved, loaded, measured)
 
     def _load(self, resolved: ResolvedRecipe, precision: str | None, run: Run | None = None) -> Loaded:
         invocation, start = self.invocation, self.start_from.value
+        if self.phase == "rft" and invocation.followers.count:
+            raise UsageError(
+                "the rft phase runs in one process: sampling is not spread over several yet",
+                found=f"{invocation.followers.count + 1} processes",
+                next_step=f"{resuming.command(invocation.material.path, '--phase', 'rft')}, without torchrun",
+            )
         material, references = invocation.material, invocation.store.references
         then = [recipe_of(phase, material, invocation.knobs) for phase in self.then]
         files, reverted = material.files, material.reverted
@@ -163,7 +171,9 @@ class PhaseRun:
                 runs.finish(run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0])
             raise
 
-    def _train(self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate) -> RunReport:
+    def _train(
+        self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate | None
+    ) -> RunReport:
         store, material, view = self.invocation.store, self.invocation.material, self.invocation.view
         model = loaded.model
         folder = store.checkpoints(run.id)
@@ -239,7 +249,7 @@ class PhaseRun:
             recipe,
             optimizer,
             progress,
-            observer,
+            RewardObserver(observer, store, run, view) if self.phase == "rft" else observer,
             store.checkpoints(run.id),
             enough=observer.enough,
         )
@@ -304,10 +314,9 @@ class PhaseRun:
         reason = "training completed, no gate declared"
         made = store.versions.publish(staging, spec, promote=self._is_promoted, reason=reason)
         if self.phase != "reward" and not self._is_promoted:
-            path = str(self.invocation.material.path)
-            self.invocation.view.warn(
-                f"the document declares a gate, and this version of dlm cannot evaluate one: {made.name} is kept, not "
-                f"promoted; {shlex.join(['dlm', 'promote', path, made.name])} --force --reason … makes it current"
+            ask = shlex.join(["dlm", "gate", str(self.invocation.material.path), "--candidate", made.name])
+            self.invocation.view.note(
+                f"{made.name} is not current yet: the document's gate decides ({ask} --promote)"
             )
         return made
 

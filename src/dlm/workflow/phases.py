@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlm.errors import UsageError
-from dlm.recipe import ResolvedRecipe, for_phase, resolve, resolve_preference, resolve_reward
+from dlm.recipe import ResolvedRecipe, for_phase, resolve, resolve_preference, resolve_reward, resolve_rft
 from dlm.store import Version
 from dlm.workflow.material import Material
 from dlm.workflow.views import Phase, TrainOptions, TrainView
@@ -31,6 +31,9 @@ def plan_phases(options: TrainOptions, material: Material, view: TrainView) -> t
         found = [*material.pairs, *material.scalars]
         _require_pairs(found, "reward", "::preference:: sections, --pairs FILE or --scalars FILE")
         return ("reward",)
+    if options.phase == "rft":
+        _ = material.rewards  # read now: what is wrong with it is said before the base is loaded
+        return ("rft",)
     if not material.pairs:
         return ("sft",)
     count = len(material.pairs)
@@ -60,28 +63,38 @@ def refuse_unread(options: TrainOptions) -> None:
         UsageError: a knob or file of a phase that does not run, whatever the document holds.
     """
     possible = {"sft", "preference"} if options.phase == "all" else {options.phase}
-    for phase in ("preference", "reward"):
+    for phase in ("preference", "reward", "rft"):
         named = _knobs_of(phase, options)
         if named and phase not in possible:
             raise UsageError(
                 f"{', '.join(named)}: only the {phase} phase reads this, and it does not run with --phase {options.phase}",
                 next_step=f"--phase {phase}, or leave it out",
             )
-    if options.phase in ("preference", "reward"):
+    if options.phase in ("preference", "reward", "rft"):
         _refuse_sft_knobs(options)
     if options.scalars_files and "reward" not in possible:
         raise UsageError("--scalars is read by the reward phase alone", next_step="--phase reward")
     if options.rows_files and options.phase == "reward":
         raise UsageError("--rows is not read by the reward phase", next_step="leave it out, or --pairs FILE")
+    if options.pairs_files and options.phase == "rft":
+        raise UsageError(
+            "--pairs is not read by the rft phase", next_step="leave it out, or --phase preference"
+        )
+    of_rft = {"--prompts": options.prompts_files, "--grader": options.grader, "--suite": options.suite}
+    named = [flag for flag, value in of_rft.items() if value]
+    if named and "rft" not in possible:
+        raise UsageError(f"{', '.join(named)}: read by the rft phase alone", next_step="--phase rft")
 
 
 def _refuse_sft_knobs(options: TrainOptions) -> None:
-    """The preference and reward phases bring their own rate and epochs."""
+    """The other phases bring their own rate and epochs, or rounds."""
     for name in ("learning_rate", "num_epochs"):
         if name in options.knobs:
+            rounds = options.phase == "rft" and name == "num_epochs"
+            own = "rft.steps=…" if rounds else f"{options.phase}.{name}={options.knobs[name]}"
             raise UsageError(
                 f"{name}: only the sft phase reads this, and it does not run with --phase {options.phase}",
-                next_step=f"--set {options.phase}.{name}={options.knobs[name]}",
+                next_step=f"--set {own}",
             )
 
 
@@ -113,6 +126,8 @@ def recipe_of(phase: Phase, material: Material, knobs: Mapping[str, Any]) -> Res
         return for_phase(resolved, phase, *resolve_preference(training.preference.stated, defaults, knobs))
     if phase == "reward":
         return for_phase(resolved, phase, *resolve_reward(training.reward.stated, defaults, knobs))
+    if phase == "rft":
+        return for_phase(resolved, phase, *resolve_rft(training.rft.stated, defaults, knobs))
     return resolved
 
 

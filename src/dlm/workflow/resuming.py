@@ -33,8 +33,13 @@ __all__ = [
     "warn_of_other_libraries",
 ]
 
-_PHASES = ("sft", "preference", "reward")
-_WHAT = {"sft": "the rows", "preference": "the pairs", "reward": "the pairs"}
+_PHASES = ("sft", "preference", "reward", "rft")
+_WHAT = {
+    "sft": "the rows",
+    "preference": "the pairs",
+    "reward": "the pairs",
+    "rft": "the prompts, or what is known of their answers,",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class RunFacts:
     rows_files: Sequence[str]
     pairs_files: Sequence[str] = ()
     scalars_files: Sequence[str] = ()
+    prompts_files: Sequence[str] = ()
+    suite: str | None = None
+    grader: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)  # of the knobs that were stated: flag or header
     flags: Mapping[str, Any] = field(
         default_factory=dict
@@ -82,6 +90,9 @@ class RunFacts:
             rows_files=_absolute(files.rows),
             pairs_files=_absolute(files.pairs),
             scalars_files=_absolute(files.scalars),
+            prompts_files=_absolute(files.prompts),
+            suite=files.suite,
+            grader=files.grader,
             origins=resolved.stated(),
             flags=dict(flags),
             then=list(then),
@@ -104,8 +115,9 @@ class RunFacts:
     @property
     def files(self) -> Files:
         """The files beside the document."""
-        parts = (self.rows_files, self.pairs_files, self.scalars_files)
-        return Files(*(tuple(map(Path, part)) for part in parts))
+        parts = (self.rows_files, self.pairs_files, self.scalars_files, self.prompts_files)
+        rows, pairs, scalars, prompts = (tuple(map(Path, part)) for part in parts)
+        return Files(rows, pairs, scalars, prompts, self.suite, self.grader)
 
 
 def _absolute(files: Sequence[Path]) -> list[str]:
@@ -156,7 +168,9 @@ def require_same_data(run: Run, data_hash: str, path: Path) -> None:
     """Raises `UsageError` when the rows or pairs are not those the run began with."""
     if run.data_hash != data_hash:
         facts = RunFacts.read(run)
-        files = facts.rows_files if run.kind == "sft" else [*facts.pairs_files, *facts.scalars_files]
+        files = {"sft": facts.rows_files, "rft": facts.prompts_files}.get(
+            run.kind, [*facts.pairs_files, *facts.scalars_files]
+        )
         what = _WHAT[run.kind] + (f" (of the document or of {', '.join(files)})" if files else "")
         raise changed(what, run, path)
 

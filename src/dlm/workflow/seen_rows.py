@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
-from dlm.training import PairExample
+from dlm.training import PairExample, PromptExample
 from dlm.workflow.views import Part, SeenRow
 
 __all__ = ["pieces_of", "seen_row"]
@@ -27,6 +27,8 @@ def seen_row(example: Any, tokenizer: Any, *, reward: bool = False) -> SeenRow:
 
     prompt = list(example.prompt)
     parts = [Part("prompt", prompt, pieces_of(prompt, decode), [False] * len(prompt))]
+    if isinstance(example, PromptExample):  # its answers are yet to be sampled
+        return SeenRow(example.row.place, parts)
     is_pair = isinstance(example, PairExample)
     for role, branch in zip(_OF_A_PAIR if is_pair else _OF_A_ROW, example.branches, strict=True):
         answer = list(branch)

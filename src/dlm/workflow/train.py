@@ -96,6 +96,7 @@ def _lead(document_path: Path, options: TrainOptions, view: TrainView, followers
                 return _go_on(invocation, unfinished, options)
             phases = plan_phases(options, material, view)
             warn_of_unread(options, phases, view)
+            _ask_for_consent(options, phases, material)
             return TrainReport(_run(invocation, phases, None, discarding=unfinished))
 
 
@@ -128,6 +129,12 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
             start = Choice(start.value, "in place of the version that the sft phase would make")
         previews.append(preview(phase, resolved, start, material, options.device, view))
     return previews
+
+
+def _ask_for_consent(options: TrainOptions, phases: Sequence[Phase], material: Material) -> None:
+    """Code that the document names runs only when it is allowed; what stands on the command line is allowed by that."""
+    if "rft" in phases and material.rewards.named_by_document and material.rewards.grader.consent_argv:
+        options.allow(material.rewards.grader.consent_argv)
 
 
 def _open(path: Path, view: TrainView) -> Document:
@@ -182,6 +189,7 @@ def _go_on(invocation: Invocation, unfinished: Run, options: TrainOptions) -> Tr
     then = [phase for phase in RunFacts.read(unfinished).then if options.phase in ("all", phase)]
     runs: list[RunReport] = []
     if unfinished.resumable:
+        _ask_for_consent(options, [cast(Phase, unfinished.kind)], invocation.material)
         phase, name = cast(Phase, unfinished.kind), unfinished.parent_version
         begun = None if name is None else store.versions.verify(store.versions.get(name))
         resolved = _recipe(phase, begun, invocation.material, invocation.knobs, view)
@@ -204,7 +212,7 @@ def _recipe(
 
 def _start_of(phase: Phase, before: Version | None, current: Version | None) -> Choice[Version | None]:
     """The version a phase starts from, and why; None is a fresh adapter on the base."""
-    if phase != "preference":
+    if phase not in ("preference", "rft"):
         return Choice(None, "a fresh adapter")
     if before is not None:
         return Choice(before, "the version that the sft phase made")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -20,6 +20,7 @@ __all__ = [
     "Phase",
     "Preview",
     "ProbePair",
+    "RewardChange",
     "RunReport",
     "SeenRow",
     "TrainOptions",
@@ -27,7 +28,7 @@ __all__ = [
     "TrainView",
 ]
 
-Phase = Literal["sft", "preference", "reward"]
+Phase = Literal["sft", "preference", "reward", "rft"]
 
 
 @dataclass(frozen=True)
@@ -35,13 +36,19 @@ class TrainOptions:
     """What the caller asks for beyond the document.
 
     `knobs` are recipe fields that override header and base, those of one phase by names such as `preference.beta`.
+    `suite` names the evaluation suite whose prompts and grader the rft phase takes, `grader` another grader; `allow` is
+    called with the arguments of code that the document names, before it runs, and raises where it must not.
     """
 
-    phase: Literal["all", "sft", "preference", "reward"] = "all"
+    phase: Literal["all", "sft", "preference", "reward", "rft"] = "all"
     knobs: Mapping[str, Any] = field(default_factory=dict)
     rows_files: Sequence[Path] = ()
     pairs_files: Sequence[Path] = ()
     scalars_files: Sequence[Path] = ()
+    prompts_files: Sequence[Path] = ()
+    suite: str | None = None
+    grader: str | None = None
+    allow: Callable[[Sequence[str]], None] = lambda argv: None
     resume: bool = False
     fresh: bool = False
     device: str = "auto"
@@ -87,11 +94,22 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class RewardChange:
+    """Mean rewards on held-out prompts of what an rft run started from and of its version, answered with the same noise,
+    and the mean of the differences by prompt. Prompts whose answers the grader failed on are left out."""
+
+    before: Interval
+    after: Interval
+    change: Interval
+
+
+@dataclass(frozen=True)
 class RunReport:
     """What a finished run of one phase left behind.
 
-    Losses are in nats, per target token or per pair; `smoothed_loss` is the mean of the last tenth. `before` and `after`
-    hold the held-out metrics of what the run started from (not measured of an SFT run) and of the version. `diagnosis` and
+    Losses are in nats, per target token or per pair; `smoothed_loss` is the mean of the last tenth (NaN: no step had a
+    loss, as in an rft run none of whose groups has spread). `before` and `after` hold the held-out metrics of what the run
+    started from (not measured of an SFT run) and of the version; `reward` is what an rft run earned. `diagnosis` and
     `selection` are what the rules say of its `curves`.
     """
 
@@ -108,6 +126,7 @@ class RunReport:
     before: Mapping[str, float]
     after: Mapping[str, float]
     accuracy: Accuracy | None
+    reward: RewardChange | None
     probes: Sequence[ProbePair]
     skipped: int
     curves: CurveRun

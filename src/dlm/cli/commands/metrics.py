@@ -43,6 +43,10 @@ NONE = "–"
 # What the recent steps show when no names are asked for: what a person watches, as far as the run has it and the
 # terminal has room for it, the first ones first.
 _WATCHED = (
+    "train_mean_reward",
+    "full_valid_mean_reward",
+    "completion_tokens_mean",
+    "kl",
     "train_loss",
     "valid_loss",
     "val_pref_acc",
@@ -278,7 +282,9 @@ def _best(curve: Series) -> int | None:
 
     if curve.name.endswith("loss"):
         sign = 1.0
-    elif curve.name.endswith(("accuracy", "accuracies", "exact_match", "margins", "pref_acc", "reward")):
+    elif curve.name.endswith(
+        ("accuracy", "accuracies", "exact_match", "margins", "pref_acc", "reward", "reward_mean")
+    ):
         sign = -1.0
     else:
         return None

@@ -10,7 +10,7 @@ import click
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, json_option, typed
 from dlm.cli.project import find_project, open_store
-from dlm.errors import GateError, UsageError
+from dlm.errors import UsageError
 
 if TYPE_CHECKING:
     from dlm.store import Store
@@ -49,21 +49,23 @@ def promote(
     --run-id N --step K names a checkpoint of a run instead (`dlm checkpoints` lists them): a version is made of it, with
     the run's parent, recipe and data, unless there is one already.
 
-    Where the document declares a gate, --force and a --reason are needed: this version of dlm cannot evaluate gates. The
-    version of a checkpoint is made all the same, and kept.
+    Where the document declares a gate, the version must have passed it (`dlm gate`), or --force and a --reason are needed.
+    The version of a checkpoint is made all the same, and kept.
     """
     of_checkpoint = _checkpoint_asked(document, version, run_id, step)
-    gated = find_project(document).declares_gate and not (force and reason)
-    if gated and version is not None:
-        raise _gate_error(document, version)
-    reason = reason or "by hand"
+    project = find_project(document)
+    gated = project.document if project.declares_gate and not (force and reason) else None
     with open_store(output, document) as store:
         before = store.versions.current_name()
         name, made = _version_of(store, *of_checkpoint) if of_checkpoint else (str(version), False)
         if made:
             output.line(f"{name} is made of step {step} of run {run_id}")
-        if gated:
-            raise _gate_error(document, name, "; it is kept, not promoted")
+        if gated is not None:
+            from dlm.workflow.gating import require_pass
+
+            passed = require_pass(store, gated, document, name)
+            reason = reason or f"the gate passed against {passed.baseline}"
+        reason = reason or "by hand"
         after = store.versions.promote(name, reason)
     if before == after.name:
         output.line(f"{after.name} is current already")
@@ -115,11 +117,3 @@ def _version_of(store: Store, run_id: int, step: int) -> tuple[str, bool]:
     before = {version.name for version in store.versions.list()}
     name = store.publish_checkpoint(run_id, step).name
     return name, name not in before
-
-
-def _gate_error(document: Path, version: str, kept: str = "") -> GateError:
-    return GateError(
-        f"the document declares a gate, which {version} has not passed{kept}",
-        expected="--force with a recorded reason, as this version of dlm cannot evaluate gates",
-        next_step=typed("dlm", "promote", str(document), version, "--force", "--reason", "…"),
-    )

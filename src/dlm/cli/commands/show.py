@@ -134,8 +134,11 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
 
 
 def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
-    series = store.metrics.read(run.id, ["train_loss", "val_pref_acc"])
+    series = store.metrics.read(
+        run.id, ["train_loss", "val_pref_acc", "full_valid_mean_reward", "learning_rate"]
+    )
     losses, ranked = series.get("train_loss"), series.get("val_pref_acc")
+    earned, rates = series.get("full_valid_mean_reward"), series.get("learning_rate")
     at_end = losses is not None and len(losses) > 0
     return {
         "id": run.id,
@@ -147,10 +150,11 @@ def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
         "message": run.message,
         "version": run.version,
         "parent_version": run.parent_version,
-        "steps": int(losses.steps[-1]) if losses is not None and at_end else 0,
+        "steps": int(rates.steps[-1]) if rates is not None and len(rates) else 0,
         "planned_steps": run.planned_steps,
         "train_loss": float(losses.values[-1]) if losses is not None and at_end else None,
         "val_pref_acc": float(ranked.values[-1]) if ranked is not None and len(ranked) else None,
+        "full_valid_mean_reward": float(earned.values[-1]) if earned is not None and len(earned) else None,
         "seed": run.seed,
         "threads": run.threads,
         "base": run.base,
@@ -264,18 +268,32 @@ def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:
             f"{run['steps']}/{run['planned_steps']}",
             NONE if run["train_loss"] is None else f"{run['train_loss']:.4f}",
             NONE if run["val_pref_acc"] is None else f"{run['val_pref_acc']:.3f}",
+            NONE if run["full_valid_mean_reward"] is None else f"{run['full_valid_mean_reward']:.3f}",
             run["version"] or NONE,
         ]
         for run in shown
     ]
-    columns = ["run", "kind", "status", "started", "took", "steps", "loss", "ranked right", "version"]
+    columns = [
+        "run",
+        "kind",
+        "status",
+        "started",
+        "took",
+        "steps",
+        "loss",
+        "ranked right",
+        "reward",
+        "version",
+    ]
     spare = ["kind", "started", "took", "version"]
-    if all(run["val_pref_acc"] is None for run in shown):  # no run with pairs held out
-        rows = [[*row[:7], *row[8:]] for row in rows]
-        columns.remove("ranked right")
-    else:
-        spare.insert(3, "ranked right")
-    output.table(columns, rows, right=("run", "took", "steps", "loss", "ranked right"), spare=spare)
+    for metric, column in (("val_pref_acc", "ranked right"), ("full_valid_mean_reward", "reward")):
+        if all(run[metric] is None for run in shown):  # no run with pairs, or prompts, held out
+            place = columns.index(column)
+            rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+            columns.remove(column)
+        else:
+            spare.insert(3, column)
+    output.table(columns, rows, right=("run", "took", "steps", "loss", "ranked right", "reward"), spare=spare)
     output.pairs({f"run {run['id']}": run["message"] for run in shown if run["message"]})
     if len(runs) > SHOWN_RUNS:
         output.line(f"and {plural(len(runs) - SHOWN_RUNS, 'earlier run')}: --json has them all")

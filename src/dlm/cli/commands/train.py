@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.exceptions import Exit
 
+from dlm.cli.consent import require_consent
 from dlm.cli.extras import require_training
+from dlm.cli.gate_report import NOT_PASSED, gate_data, judge_version, look_ahead
 from dlm.cli.options import FiniteNumber, device_option, document_argument
 from dlm.cli.output import Output, json_option
 from dlm.cli.preview import preview_data, print_preview
@@ -29,10 +32,11 @@ FILE = click.Path(path_type=Path)
 @document_argument
 @click.option(
     "--phase",
-    type=click.Choice(["all", "sft", "preference", "reward"]),
+    type=click.Choice(["all", "sft", "preference", "reward", "rft"]),
     default="all",
     show_default=True,
-    help="Which phase to run; all = supervised fine-tuning, then preference when there are pairs.",
+    help="Which phase to run; all = supervised fine-tuning, then preference when there are pairs; rft = reinforcement "
+    "fine-tuning with a grader.",
 )
 @click.option("--method", type=click.Choice(METHODS), help="How pairs are learnt.  [default: dpo]")
 @click.option("--loss-type", type=click.Choice(LOSS_TYPES), help="DPO's loss.  [default: sigmoid]")
@@ -81,6 +85,25 @@ FILE = click.Path(path_type=Path)
     help="Scored answers for the reward phase as JSON lines: prompt, response, score. Repeatable.",
 )
 @click.option(
+    "--suite",
+    metavar="NAME",
+    help="Suite under evals whose training cases and grader the rft phase takes.  [default: the only one]",
+)
+@click.option(
+    "--prompts",
+    "prompts_files",
+    multiple=True,
+    metavar="FILE",
+    type=FILE,
+    help="Prompts of the rft phase as JSON lines: prompt, at will reference and facts for the grader. Repeatable.",
+)
+@click.option(
+    "--grader",
+    metavar="SPEC",
+    help="What rewards answers in the rft phase, instead of the suite's own: spreadsheet, string_check:eq, "
+    "text_similarity, length:1-40, python:FILE, or several as '0.7*A + 0.3*B'.",
+)
+@click.option(
     "--min-margin",
     type=FiniteNumber("a finite number, 0 or more", lambda number: number >= 0),
     metavar="X",
@@ -100,6 +123,13 @@ FILE = click.Path(path_type=Path)
     is_flag=True,
     help="Only show what each phase would do, and its first rows as the model would see them; nothing is written.",
 )
+@click.option(
+    "--gate/--no-gate",
+    "ask_gate",
+    default=True,
+    help="Where the document declares a gate, ask it about the version that was made, and make it current when it passes.  [default: --gate]",
+)
+@click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time.")
 @click.option("--resume", is_flag=True, help="Go on with the interrupted run, and with the phases after it.")
 @click.option("--fresh", is_flag=True, help="Discard the interrupted run and start a new one.")
 @device_option
@@ -116,11 +146,16 @@ def train(
     rows_files: Sequence[Path],
     pairs_files: Sequence[Path],
     scalars_files: Sequence[Path],
+    suite: str | None,
+    prompts_files: Sequence[Path],
+    grader: str | None,
     min_margin: float | None,
     no_mined: bool,
     keep_last: int | None,
     keep_best: bool,
     dry_run: bool,
+    ask_gate: bool,
+    trust: bool,
     resume: bool,
     fresh: bool,
     device: str,
@@ -148,8 +183,13 @@ def train(
     require_training("dlm train")
     if is_follower() and dry_run:
         return
-    dlm_id = find_project(document).dlm_id
+    project = find_project(document)
+    dlm_id = project.dlm_id
+    gated = ask_gate and project.declares_gate and phase != "reward" and not is_follower() and not dry_run
+    if gated:
+        look_ahead(output, document, device=device, trust=trust)
     with TrainProgress(output) if not is_follower() else nullcontext(NoProgress()) as view:
+        from dlm.store import Home
         from dlm.workflow.train import TrainOptions
         from dlm.workflow.train import dry_run as look_only
         from dlm.workflow.train import train as run_training
@@ -160,6 +200,10 @@ def train(
             rows_files=rows_files,
             pairs_files=pairs_files,
             scalars_files=scalars_files,
+            prompts_files=prompts_files,
+            suite=suite,
+            grader=grader,
+            allow=lambda argv: require_consent(argv, document=document, home=Home.open(), trust=trust),
             resume=resume,
             fresh=fresh,
             device=device,
@@ -175,7 +219,15 @@ def train(
         output.finish(preview_data(document, previews))
     else:
         print_report(output, document, dlm_id, report.runs)
-        output.finish(report_data(document, report.runs))
+        last = report.runs[-1]
+        judged = None
+        if gated and not last.promoted:
+            judged = judge_version(output, document, last.version, device=device, trust=trust)
+        output.finish(
+            {**report_data(document, report.runs), "gate": None if judged is None else gate_data(judged)}
+        )
+        if judged is not None and judged.asked.result.verdict != "pass":
+            raise Exit(NOT_PASSED)
 
 
 def _knobs(assignments: Sequence[str], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,6 +74,23 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #     num_epochs: 1
 #     min_margin: 0.0                # least difference of two scores that makes a pair
 #     include_mined: true
+#   # ---- reinforcement fine-tuning, which runs only when asked for: dlm train --phase rft
+#   rft:
+#     loss_type: grpo                # grpo, dapo or dr_grpo
+#     steps: 50                      # rounds of sampled answers
+#     prompts_per_step: 8            # prompts of a round
+#     group_size: 8                  # answers to each, compared with each other
+#     updates: 1                     # optimiser steps on a round's answers
+#     max_new_tokens: null           # longest answer; null = the suite's budget, or what references need
+#     temperature: 1.0
+#     top_p: 1.0
+#     clip_low: 0.2                  # how far below 1 a token's probability ratio may push
+#     clip_high: 0.28                # how far above
+#     kl_beta: 0.01                  # how strongly the version it starts from holds
+#     mask_truncated: false          # true = answers cut off by the budget are not learnt from
+#     learning_rate: 2e-5
+#     validation_prompts: 32         # most prompts held out
+#     max_grader_error_share: 0.1    # of the answers; above it the run stops
 
 # Read and checked, for commands that this version of dlm does not have yet:
 # export: {}

@@ -76,7 +76,7 @@ _WHAT_HELPS = {  # where the most questions were skipped for this reason
 @click.option(
     "--judge",
     metavar="SPEC",
-    help="sway, hf:<model>, cli:<command> or cli-stream:<command>.  [default: the document's, else sway]",
+    help="sway, hf:<model>, cli:<command>, cli-stream:<command> or grader:<grader>.  [default: the document's, else sway]",
 )
 @click.option(
     "--threshold",

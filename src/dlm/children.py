@@ -28,7 +28,7 @@ _PASSED_ON = {
     *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),
     *("LANG", "LANGUAGE", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES"),
 }
-_PASSED_ON_PREFIXES = ("LC_", "DLM_JUDGE_")
+_PASSED_ON_PREFIXES = ("LC_", "DLM_JUDGE_", "DLM_GRADER_")
 
 
 class ChildTimeoutError(Exception):
@@ -45,7 +45,7 @@ class OutputLimitError(Exception):
 
 def environment() -> dict[str, str]:
     """What of our environment a child sees: where programs are, who and where it is, its language, its devices, and
-    every `DLM_JUDGE_…`. Not the rest: keys and tokens of other services stand there."""
+    every `DLM_JUDGE_…` and `DLM_GRADER_…`. Not the rest: keys and tokens of other services stand there."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -81,6 +81,7 @@ class Child:
         self._output = bytearray()
         self._errors = bytearray()
         self._ended = False  # no more will come from stdout
+        self._code: int | None = None  # once it was ended
 
     @property
     def last_words(self) -> str:
@@ -121,7 +122,9 @@ class Child:
         return bool(self._output) or self._ended
 
     def stop(self) -> int:
-        """End it and what it started, and return its exit code, negative for a signal."""
+        """End it and what it started, and return its exit code, negative for a signal. It may be called twice."""
+        if self._code is not None:
+            return self._code
         try:
             if self._ended:
                 with suppress(subprocess.TimeoutExpired):
@@ -130,7 +133,7 @@ class Child:
             # The group outlives its leader as long as anything of it runs.
             with suppress(ProcessLookupError, PermissionError):  # all gone; macOS says it the second way
                 os.killpg(self._process.pid, signal.SIGKILL)
-            code = self._process.wait()
+            code = self._code = self._process.wait()
             self._read(self._stderr)
             self._selector.close()
             for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

@@ -1,0 +1,192 @@
+"""`dlm grader test`: may this grader be believed?"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dlm.cli.commands.grader.common import Outputs, Settled, cases_options, read_outputs, settle
+from dlm.cli.output import Output, json_option, plural
+from dlm.errors import UsageError
+
+if TYPE_CHECKING:
+    from dlm.grading import Grader, Sanity, ThresholdRow
+
+__all__ = ["test_grader"]
+
+
+@click.command("test")
+@cases_options
+@click.option(
+    "--outputs", type=click.Path(path_type=Path), metavar="FILE",
+    help="Answers of the untrained base, for the threshold table: what dlm eval --version base --answers FILE writes.",
+)  # fmt: skip
+@click.option(
+    "--against", metavar="GRADER", help="A second grader: how alike the two rank the outputs (Spearman)."
+)
+@json_option
+def test_grader(output: Output, outputs: Path | None, against: str | None, **about: Any) -> None:
+    """Check a grader before anything is trained or promoted by it. Exit code 1 when a check fails.
+
+    Five deliberately bad outputs must score under half on every case; the references must pass and score more than any of
+    them. With --outputs, the share of the base's answers that fails under each pass threshold: 25 to 50 % is good.
+    """
+    from dlm.grading import calibrate, check_sanity
+
+    if against is not None and outputs is None:
+        raise UsageError("--against compares two graders on outputs", next_step="--outputs FILE")
+    settled = settle(output, **about)
+    with closing(settled.grader) as grader:
+        found = check_sanity(grader, settled.cases)
+        isolation = getattr(grader, "isolation", None)
+        given = None if outputs is None else read_outputs(outputs, settled.cases)
+        scores = None if given is None else _scores(grader, given)
+    _print_sanity(output, settled, found)
+    if isolation is not None:
+        taken = " and ".join(isolation) if isolation else "nothing: this system takes neither from it"
+        output.line(f"  its own process, memory limited; taken from it beside: {taken}")
+    rows: list[ThresholdRow] = []
+    left_out = 0
+    if scores is not None:
+        known = [score for score in scores if score is not None]
+        left_out = len(scores) - len(known)
+        if left_out:
+            output.warn(
+                f"{plural(left_out, 'output')} could not be graded: no case has their prompt, or the grader failed"
+            )
+        if known:
+            rows = calibrate(known)
+            _print_thresholds(output, rows, settled.grader.pass_threshold)
+    else:
+        output.line("no threshold table: --outputs FILE names the answers of the untrained base")
+    ranks = None
+    if against is not None and given is not None and scores is not None:
+        ranks = _print_ranks(output, settled, against, given, scores, about)
+    output.line()
+    output.line("every check holds" if found.ok else "not fit to be used yet: see the checks that failed")
+    output.finish(_data(settled, found, isolation, rows, left_out, ranks))
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _scores(grader: Grader, given: Outputs) -> list[float | None]:
+    items = [
+        case.item(text, truncated=cut)
+        for case, text, cut in zip(given.cases, given.texts, given.truncated, strict=True)
+    ]
+    return [grade.score if grade.scored else None for grade in grader.grade(items)]
+
+
+def _print_sanity(output: Output, settled: Settled, found: Sanity) -> None:
+    output.heading(f"{settled.name} on {plural(found.cases, 'case')}")
+    rows = [
+        (
+            "ok" if one.ok else "FAIL",
+            one.name,
+            f"{one.highest:.4f}",
+            f"{one.mean:.4f}",
+            _where(one.highest, one.place, one.errors),
+        )
+        for one in found.bad
+    ]
+    if found.gold_lowest is not None:
+        good = found.gold_passed == 1.0 and not found.gold_errors
+        told = f"{found.gold_passed:.0%} pass" + (
+            f", {found.gold_errors} grader errors" if found.gold_errors else ""
+        )
+        rows.append(
+            ("ok" if good else "FAIL", "the reference (lowest)", f"{found.gold_lowest:.4f}", "", told)
+        )
+        top = (
+            f"{len(found.beaten)} bad outputs score as much: {found.beaten[0]}"
+            if found.beaten
+            else "above every bad output"
+        )
+        rows.append(("FAIL" if found.beaten else "ok", "gold at the top", "", "", top))
+    output.table(("", "output", "highest", "mean", ""), rows, right=("highest", "mean"))
+
+
+def _where(highest: float, place: str, errors: int) -> str:
+    told = f"{errors} grader errors" if errors else ""
+    return f"{told} at {place}".strip() if highest >= 0.5 or errors else ""
+
+
+def _print_thresholds(output: Output, rows: list[ThresholdRow], own: float) -> None:
+    output.line()
+    output.heading("fail rate of the outputs under each pass threshold (25 to 50 % is good, aim at 35 %)")
+    table = [
+        (
+            f"{row.threshold:g}",
+            f"{row.fail_rate:.0%}",
+            row.verdict + (" ← the grader's own" if row.threshold == own else ""),
+        )
+        for row in rows
+    ]
+    output.table(("threshold", "fails", ""), table, right=("threshold", "fails"))
+    good = min(rows, key=lambda row: abs(row.fail_rate - 0.35))
+    if good.verdict in ("easy", "good", "hard"):
+        output.line(f"nearest to 35 %: a threshold of {good.threshold:g} ({good.fail_rate:.0%} fail)")
+    else:
+        output.line("no threshold leaves these outputs work to do and a chance: take harder or easier cases")
+
+
+def _print_ranks(
+    output: Output,
+    settled: Settled,
+    against: str,
+    given: Outputs,
+    scores: list[float | None],
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    from dlm.grading import advise_on_ranks, make_grader
+    from dlm.stats import spearman
+
+    with closing(make_grader(against, folder=Path.cwd())) as second:
+        others = _scores(second, given)
+    both = [(a, b) for a, b in zip(scores, others, strict=True) if a is not None and b is not None]
+    found = spearman([a for a, _ in both], [b for _, b in both]) if both else None
+    advice = advise_on_ranks(found)
+    output.line()
+    shown = "–" if found is None else f"{found:.3f}"
+    output.line(
+        f"ranks of {settled.name} and {second.name} on {plural(len(both), 'output')}: Spearman {shown}; {advice}"
+    )
+    return {"against": second.name, "outputs": len(both), "spearman": found, "advice": advice}
+
+
+def _data(
+    settled: Settled,
+    found: Sanity,
+    isolation: tuple[str, ...] | None,
+    rows: list[ThresholdRow],
+    left_out: int,
+    ranks: dict[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "grader": settled.name,
+        "suite": settled.suite,
+        "cases": found.cases,
+        "ok": found.ok,
+        "bad": [
+            {
+                "output": one.name,
+                "highest": one.highest,
+                "mean": one.mean,
+                "errors": one.errors,
+                "place": one.place,
+                "ok": one.ok,
+            }
+            for one in found.bad
+        ],
+        "gold": {"lowest": found.gold_lowest, "passed": found.gold_passed, "errors": found.gold_errors},
+        "beaten": list(found.beaten),
+        "isolation": None if isolation is None else list(isolation),
+        "thresholds": [
+            {"threshold": row.threshold, "fail_rate": row.fail_rate, "verdict": row.verdict} for row in rows
+        ],
+        "outputs_left_out": left_out,
+        "ranks": ranks,
+    }

@@ -1,0 +1,150 @@
+"""A gate's verdict as people and `--json` see it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlm.cli.consent import require_consent
+from dlm.cli.evaluation_view import EvaluationProgress
+from dlm.cli.output import Output, typed
+
+if TYPE_CHECKING:
+    from dlm.evaluation import ConditionResult
+    from dlm.workflow.gate_round import Judged
+
+__all__ = ["NOT_PASSED", "gate_data", "judge_version", "look_ahead", "print_gate"]
+
+NOT_PASSED = 3  # exit code
+
+_WHAT_HELPS: Mapping[str, str] = {
+    "missing": "evaluate what is missing, then ask again",
+    "unreachable": "raise the suite's max_new_tokens, or ask for what the references reach: dlm eval --gold",
+}
+
+
+def look_ahead(output: Output, document: Path, *, device: str, trust: bool) -> None:
+    """Before a training that the gate follows: a gate that cannot be read, or not be passed, is told now.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    from dlm.store import Home
+    from dlm.workflow import gate_round
+
+    def allow(argv: Sequence[str]) -> None:
+        require_consent(argv, document=document, home=Home.open(), trust=trust)
+
+    with EvaluationProgress(output) as view:
+        gate_round.warn_of_reach(document, gate_round.GateOptions(device=device, allow=allow), view)
+
+
+def judge_version(output: Output, document: Path, version: str, *, device: str, trust: bool) -> Judged:
+    """Ask the gate about a version that was just trained, show what it says, and promote it when it passes."""
+    from dlm.store import Home
+    from dlm.workflow import gate_round
+
+    options = gate_round.GateOptions(
+        candidate=version,
+        promote=True,
+        device=device,
+        allow=lambda argv: require_consent(argv, document=document, home=Home.open(), trust=trust),
+    )
+    with EvaluationProgress(output) as view:
+        judged = gate_round.gate(document, options, view)
+    print_gate(output, document, judged)
+    return judged
+
+
+def print_gate(output: Output, document: Path, judged: Judged) -> None:
+    """The conditions as a table, and the verdict."""
+    gating, result = judged.gating, judged.asked.result
+    output.heading(f"{gating.candidate.name} against {gating.baseline_name}: {result.verdict.upper()}")
+    rows = [
+        (
+            one.status,
+            _condition(one),
+            _number(one.value),
+            _number(one.needed),
+            _number(one.ceiling),
+            _difference(one),
+        )
+        for one in result.conditions
+    ]
+    output.table(
+        ("", "condition", "value", "needed", "gold", "change, 95 %"),
+        rows,
+        right=("value", "needed", "gold"),
+        spare=("gold", "change, 95 %"),
+    )
+    for one in result.conditions:
+        if one.detail:
+            output.line(f"  {one.metric}: {one.detail}")
+    output.line()
+    output.line(f"{result.reason}")
+    name = gating.candidate.name
+    if judged.current:
+        output.line(f"{name} is current")
+    elif result.verdict == "pass":
+        output.line(f"next: {typed('dlm', 'promote', str(document), name)}")
+    else:
+        if result.verdict in _WHAT_HELPS:
+            output.line(f"what helps: {_WHAT_HELPS[result.verdict]}")
+        output.line(
+            f"{name} is kept and not current; {typed('dlm', 'promote', str(document), name, '--force', '--reason', '…')} "
+            "makes it current all the same"
+        )
+
+
+def gate_data(judged: Judged) -> dict[str, Any]:
+    """The verdict for `--json`."""
+    gating, asked = judged.gating, judged.asked
+    return {
+        "candidate": gating.candidate.name,
+        "baseline": gating.baseline_name,
+        "verdict": asked.result.verdict,
+        "reason": asked.result.reason,
+        "verdict_id": asked.record.id,
+        "current": judged.current,
+        "conditions": [_data(one) for one in asked.result.conditions],
+        "runs": {name: {"candidate": pair[0], "baseline": pair[1]} for name, pair in asked.runs.items()},
+        "lineage": list(asked.record.details["lineage"]),
+    }
+
+
+def _data(one: ConditionResult) -> dict[str, Any]:
+    difference = one.difference
+    return {
+        "condition": one.text,
+        "status": one.status,
+        "metric": one.metric,
+        "value": one.value,
+        "baseline": one.baseline,
+        "needed": one.needed,
+        "gold": one.ceiling,
+        "difference": None
+        if difference is None
+        else {"value": difference.value, "low": difference.low, "high": difference.high, "n": difference.n},
+        "detail": one.detail,
+    }
+
+
+def _condition(one: ConditionResult) -> str:
+    """Short where several metrics stand in one: how many, and the one that decided."""
+    text = one.text.partition(" if unreachable ")[0]
+    if not text.startswith("best of "):
+        return text
+    names, relation, bound = re.split(r" (>=|<=|>|<) ", text.removeprefix("best of "), maxsplit=1)
+    return f"best of {names.count(',') + 1} {relation} {bound}: {one.metric}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"
+
+
+def _difference(one: ConditionResult) -> str:
+    if one.difference is None:
+        return "–"
+    return f"{one.difference.value:+.4f} ({one.difference.low:+.4f} to {one.difference.high:+.4f})"

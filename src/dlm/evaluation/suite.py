@@ -1,0 +1,116 @@
+"""Evaluation suites: the cases that versions are proven on, the grader that reads the answers, the token budget.
+
+A document's `evals` names them; its probes (`### Q !probe`) are one more, `probes`, without being named. Cases of a suite
+are never trained on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dlm.document import Document
+from dlm.errors import UsageError
+from dlm.grading import Case, GraderSpec, cases_hash, grader_of_task, parse_grader, read_cases, task_cases
+
+__all__ = ["PROBES", "Suite", "read_suite", "suite_names"]
+
+PROBES: Final = "probes"
+_OF_PROBES: Final = "text_similarity"  # a reference in a person's words is one of many right answers
+
+
+@dataclass(frozen=True)
+class Suite:
+    """One suite, read. `stress`: its tables are long and all of their rows real; `max_new_tokens` None: as the references
+    need."""
+
+    name: str
+    cases: tuple[Case, ...]
+    grader: GraderSpec
+    pass_threshold: float | None = None
+    max_new_tokens: int | None = None
+    task: str | None = None
+    stress: bool = False
+
+    @property
+    def identity(self) -> dict[str, str | float | int | None]:
+        """What decides what a grade in this suite means, beside the bytes of a Python grader: JSON values by name."""
+        return {
+            "suite": self.name,
+            "cases": cases_hash(self.cases),
+            "grader": self.grader.text,
+            "pass_threshold": self.pass_threshold,
+        }
+
+    def grader_code(self, folder: Path) -> str:
+        """64 hex digits over the grader's Python files, "" where it has none; a file that is not there counts as empty."""
+        if not self.grader.files:
+            return ""
+        found = hashlib.sha256()
+        for name in self.grader.files:
+            place = folder / name
+            found.update(place.read_bytes() if place.is_file() else b"")
+            found.update(b"\0")
+        return found.hexdigest()
+
+
+def suite_names(document: Document) -> tuple[str, ...]:
+    """The suites of a document in the header's order, the probes last where there are any."""
+    named = tuple(document.header.evals)
+    has_probes = any(question.probe for section in document.sections for question in section.questions)
+    return (*named, PROBES) if has_probes and PROBES not in named else named
+
+
+def read_suite(document: Document, folder: Path, name: str) -> Suite:
+    """Read one suite. Files stand in or below `folder`, the document's.
+
+    Raises:
+        UsageError: no such suite, task, split or grader; a file that cannot be read or has no case.
+        DocumentError: lines of a file that are no case.
+    """
+    known = suite_names(document)
+    if name not in known:
+        raise UsageError(
+            f"the document has no suite {name!r}",
+            expected=" or ".join(known) if known else "evals in its header, or questions marked ### Q !probe",
+        )
+    if name not in document.header.evals:
+        return Suite(name, _probes(document), parse_grader(_OF_PROBES))
+    stated = document.header.evals[name]
+    if stated.task is not None:
+        cases = task_cases(stated.task, stated.split, seed=stated.seed, count=stated.n)
+        grader = stated.grader or grader_of_task(stated.task)
+    else:
+        if stated.seed is not None:
+            raise UsageError(f"evals.{name}.seed: cases of a file have no seed", next_step="leave it out")
+        cases = read_cases(folder / str(stated.cases), stated.split, count=stated.n)
+        grader = stated.grader or _OF_PROBES
+    keys = [case.key for case in cases]
+    twice = (
+        next((case for case in cases if keys.count(case.key) > 1), None)
+        if len(set(keys)) < len(keys)
+        else None
+    )
+    if twice is not None:
+        raise UsageError(f"a case of the suite {name} stands in it twice", where=twice.place)
+    return Suite(
+        name,
+        tuple(cases),
+        parse_grader(grader),
+        stated.pass_threshold,
+        stated.max_new_tokens,
+        stated.task,
+        stress=bool(stated.task and stated.split and stated.split.startswith("stress")),
+    )
+
+
+def _probes(document: Document) -> tuple[Case, ...]:
+    found: dict[str, Case] = {}
+    for section in document.sections:
+        for question in section.questions:
+            if question.probe:
+                place = f"{document.path or 'document'}:{question.line}"
+                found.setdefault(question.prompt, Case(question.prompt, question.answer, {}, place))
+    return tuple(found.values())

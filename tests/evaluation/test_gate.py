@@ -1,0 +1,280 @@
+"""The gate: conditions as text, what each comes to, and the verdict. No model, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from dlm.errors import UsageError
+from dlm.evaluation import (
+    Evidence,
+    SuiteEvidence,
+    Summary,
+    default_conditions,
+    judge,
+    out_of_reach,
+    parse_condition,
+    summarise,
+)
+from dlm.store import EvalResult
+
+SUITES = ("tables", "stress")
+
+
+def result(case: int, score: float = 1.0, *, repeat: int = 0, flags: Sequence[str] = (), error: str | None = None,
+           **dimensions: float) -> EvalResult:  # fmt: skip
+    return EvalResult(
+        case, repeat, f"key{case}", f"place:{case}", "p", "o", 0.0 if error else score, dimensions, tuple(flags),
+        score >= 0.8, error, "", "stop", 10,
+    )  # fmt: skip
+
+
+def summary(**columns: Sequence[float]) -> Summary:
+    """One answer a case; `rh` counts answers that carry the flag."""
+    hacked = int(columns.pop("rh", [0])[0])
+    n = len(next(iter(columns.values())))
+    scores = columns.pop("score", [1.0] * n)
+    return summarise(
+        [
+            result(
+                case,
+                scores[case],
+                flags=["rh_like"] if case < hacked else [],
+                **{name: values[case] for name, values in columns.items()},
+            )
+            for case in range(n)
+        ]
+    )
+
+
+def ask(text: str, *, candidate: Mapping[str, Summary], baseline: Mapping[str, Summary] | None = None,
+        ceiling: Mapping[str, float] | None = None, losses: tuple[float | None, float | None] = (None, None)):  # fmt: skip
+    evidence = {
+        name: SuiteEvidence(candidate.get(name), (baseline or {}).get(name), ceiling or {}, "not evaluated")
+        for name in SUITES
+    }
+    outcome = judge([parse_condition(text, SUITES)], Evidence(evidence, losses))
+    return outcome.conditions[0], outcome
+
+
+HALF = summary(score=[0.5] * 10, data_preservation=[0.5] * 10)
+BETTER = summary(score=[0.6] * 10, data_preservation=[0.6] * 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("tables.composite >= 0.6", "PASS"),
+        ("tables.score >= 0.61", "FAIL"),
+        ("tables.score > 0.6", "FAIL"),
+        ("tables.score >= base + 0.1", "PASS"),  # .6 against .5 + .1, whatever the rounding
+        ("tables.score >= base + 0.11", "FAIL"),
+        ("tables.score >= base - 0.005", "PASS"),
+        ("tables.rh_like <= base", "PASS"),
+        ("tables.tokens <= 10", "PASS"),
+        ("tables.tokens < 10", "FAIL"),
+        ("baseline tables.composite >= 0.30", "PASS"),
+        ("baseline tables.composite >= 0.55", "FAIL"),
+        ("best of tables.score, tables.data_preservation >= base + 0.05", "PASS"),
+        ("best of tables.score, tables.tokens >= base + 50", "FAIL"),
+        ("no regression on tables.score", "PASS"),
+        ("no regression on tables.score within 0.01", "PASS"),
+        ("improves tables.data_preservation", "PASS"),
+        ("stress.score >= 0.5", "MISSING"),
+        ("tables.unheard_of >= 0.5", "MISSING"),
+        ("improves tables.rh_like", "MISSING"),
+        ("other.score >= 0.5", "MISSING"),
+        ("validation.sft_loss <= base + 0.1", "MISSING"),
+    ],
+)  # fmt: skip
+def test_conditions(text, status):
+    one, _ = ask(text, candidate={"tables": BETTER}, baseline={"tables": HALF})
+    assert one.status == status, one
+    assert one.text == text
+
+
+def test_a_regression_that_is_sure_and_one_that_is_not():
+    worse = summary(score=[0.4] * 10)
+    swing = summary(score=[0.0, 1.0] * 5)
+    assert (
+        ask("no regression on tables.score", candidate={"tables": worse}, baseline={"tables": HALF})[0].status
+        == "FAIL"
+    )
+    one, _ = ask("no regression on tables.score", candidate={"tables": swing}, baseline={"tables": HALF})
+    assert one.status == "PASS"
+    assert one.difference.low < 0 < one.difference.high
+    strict, _ = ask(
+        "no regression on tables.score within 0.01", candidate={"tables": swing}, baseline={"tables": HALF}
+    )
+    assert strict.status == "FAIL"
+
+
+def test_few_cases_prove_nothing():
+    few, worse = summary(score=[0.9] * 5), summary(score=[0.1] * 5)
+    sides = {"candidate": {"tables": worse}, "baseline": {"tables": few}}
+    assert ask("no regression on tables.score", **sides)[0].status == "PASS"
+    assert "too few" in ask("no regression on tables.score", **sides)[0].detail
+    assert ask("no regression on tables.score within 0.1", **sides)[0].status == "MISSING"
+    assert ask("improves tables.score", **sides)[0].status == "MISSING"
+
+
+def test_what_no_answer_could_reach_is_no_failure():
+    starving = {"score": 0.9, "data_preservation": 0.25, "rh_like": 3.0}
+    low = summary(data_preservation=[0.2] * 10, rh=[2])
+    one, outcome = ask("stress.data_preservation >= 0.85", candidate={"stress": low}, ceiling=starving)
+    assert (one.status, one.ceiling, one.needed, one.value) == ("UNREACHABLE", 0.25, 0.85, pytest.approx(0.2))
+    assert outcome.verdict == "unreachable"
+    assert "no failure of the model" in outcome.reason
+    assert (
+        ask("stress.data_preservation >= 0.25", candidate={"stress": low}, ceiling=starving)[0].status
+        == "FAIL"
+    )
+    assert ask("stress.rh_like <= 1", candidate={"stress": low}, ceiling=starving)[0].status == "UNREACHABLE"
+    assert ask("stress.rh_like <= 2", candidate={"stress": low}, ceiling=starving)[0].status == "PASS"
+    assert ask("improves stress.data_preservation", candidate={"stress": summary(data_preservation=[0.25] * 8)},
+               baseline={"stress": summary(data_preservation=[0.25] * 8)}, ceiling=starving)[0].status == "UNREACHABLE"  # fmt: skip
+
+
+def test_the_improved_dimension_may_be_another_one_where_the_first_cannot_improve():
+    text = "best of tables.score, tables.data_preservation >= base + 0.02 if unreachable stress.data_preservation >= base + 0.02"
+    top = summary(score=[0.99] * 10, data_preservation=[1.0] * 10)
+    sides = {"candidate": {"tables": top, "stress": BETTER}, "baseline": {"tables": top, "stress": HALF}}
+    one, _ = ask(text, **sides)
+    assert (one.status, one.metric, one.text) == ("PASS", "stress.data_preservation", text)
+    sides["candidate"]["stress"] = HALF
+    assert ask(text, **sides)[0].status == "FAIL"
+    reachable = {"candidate": {"tables": HALF}, "baseline": {"tables": HALF}}
+    assert ask(text, **reachable)[0].metric.startswith("tables.")
+
+
+@pytest.mark.parametrize(
+    ("texts", "verdict"),
+    [
+        (["tables.score >= 0.5"], "pass"),
+        (["tables.score >= 0.5", "stress.score >= 0.5"], "missing"),
+        (["tables.score >= 0.5", "tables.score >= 1.5"], "unreachable"),
+        (["tables.score >= 0.7", "stress.score >= 0.5", "tables.score >= 1.5"], "fail"),
+        (["stress.score >= 0.5", "tables.score >= 1.5"], "missing"),
+    ],
+)
+def test_verdicts(texts, verdict):
+    evidence = Evidence({"tables": SuiteEvidence(BETTER, HALF)})
+    assert judge([parse_condition(text, SUITES) for text in texts], evidence).verdict == verdict
+
+
+def test_the_held_out_supervised_loss():
+    text = "validation.sft_loss <= base + 0.1"
+    assert ask(text, candidate={}, losses=(1.05, 1.0))[0].status == "PASS"
+    assert ask(text, candidate={}, losses=(1.15, 1.0))[0].status == "FAIL"
+    assert ask("validation.sft_loss <= 1.2", candidate={}, losses=(1.15, None))[0].status == "PASS"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "tables.score", "tables.score >= high", "tables.score => 1", "score >= 1", "no regression on", "improves a b",
+     "baseline tables.score >= base", "tables.score >= base * 2", "no regression on tables.score within"],
+)  # fmt: skip
+def test_what_is_no_condition(text):
+    with pytest.raises(UsageError):
+        parse_condition(text, SUITES)
+
+
+def test_the_suite_may_be_left_out_where_there_is_one():
+    assert parse_condition("score >= 1", ("only",)).metrics[0].text == "only.score"
+
+
+def test_the_usual_conditions_are_the_published_five_and_more():
+    found = default_conditions("tables", "long", ["probes"], counts_surplus=True, validation=True)
+    for text in found:
+        parse_condition(text, ("tables", "long", "probes"))
+    assert found[0] == "tables.composite >= base - 0.005"
+    assert found[4] == "long.data_preservation >= 0.85"
+    assert found[5:] == [
+        "no regression on tables.row_precision",
+        "no regression on probes.score",
+        "validation.sft_loss <= base + 0.1",
+    ]
+    without = default_conditions("tables", None, [], counts_surplus=False, validation=False)
+    assert (
+        without[4] == "stress.data_preservation >= 0.85"
+    )  # asked for all the same: a missing stress result is missing
+    assert default_conditions(None, None, ["a"], counts_surplus=False, validation=False) == [
+        "no regression on a.score"
+    ]
+
+
+def test_what_is_out_of_reach_is_known_before_anyone_trains():
+    texts = [
+        "stress.data_preservation >= 0.85",
+        "stress.score >= base",
+        "tables.score >= 0.9",
+        "best of stress.score, tables.score >= 0.95",
+    ]
+    conditions = [parse_condition(text, SUITES) for text in texts]
+    found = out_of_reach(
+        conditions, {"stress": {"data_preservation": 0.25, "score": 0.5}, "tables": {"score": 1.0}}
+    )
+    assert [condition.text for condition, _ in found] == texts[:1]
+
+
+# The gate of the published study, on the published means of each run against its base.
+@pytest.mark.parametrize(
+    ("run", "composite", "preservation", "unit", "rh", "stress", "failed"),
+    [
+        ("SFT v0", 0.9110, 0.7500, 1.0, 20, None, ["composite", "data_preservation", "rh_like"]),
+        ("SFT v1", 0.9956, 0.9875, 1.0, 1, 0.25, []),
+        ("SFT v2", 0.9912, 0.9750, 1.0, 2, 0.25, []),
+        ("DPO v0", 0.9506, 0.9750, 0.8375, 2, 0.20, ["composite", "unit_consistency"]),
+    ],
+)
+def test_the_published_runs(run, composite, preservation, unit, rh, stress, failed):
+    def side(composite: float, preservation: float, unit: float, rh: int) -> Summary:
+        n = 80
+        exact = lambda share: [1.0] * round(share * n) + [0.0] * (n - round(share * n))  # noqa: E731
+        return summary(score=[composite] * n, data_preservation=exact(preservation), unit_consistency=exact(unit),
+                       format_validity=[1.0] * n, completeness=[1.0] * n, rh=[rh])  # fmt: skip
+
+    def stressed(share: float | None) -> Summary | None:
+        return (
+            None
+            if share is None
+            else summary(data_preservation=[1.0] * round(share * 40) + [0.0] * round((1 - share) * 40))
+        )
+
+    evidence = Evidence(
+        {
+            "tables": SuiteEvidence(side(composite, preservation, unit, rh), side(0.9569, 0.9750, 0.8625, 2)),
+            "stress": SuiteEvidence(
+                stressed(stress), stressed(0.20), {"data_preservation": 10 / 40}, "not evaluated"
+            ),
+        }
+    )
+    texts = default_conditions("tables", "stress", [], counts_surplus=False, validation=False)
+    outcome = judge([parse_condition(text, SUITES) for text in texts], evidence)
+    statuses = {
+        one.metric.partition(".")[2] if one.metric.startswith("tables.") else one.metric: one.status
+        for one in outcome.conditions
+    }
+    assert [name for name, status in statuses.items() if status == "FAIL"] == failed, statuses
+    # what the study called a failure of the model: at 512 tokens ten of forty references fit
+    assert statuses["stress.data_preservation"] == ("MISSING" if stress is None else "UNREACHABLE")
+    assert outcome.verdict == ("fail" if failed else "unreachable")
+
+
+def test_a_summary_by_hand():
+    found = summarise(
+        [
+            result(0, 1.0, rows=1.0), result(0, 0.0, repeat=1, rows=0.0, flags=["truncated"]),
+            result(1, 0.5, rows=0.5), result(1, 0.0, repeat=1, error="grader"),
+            result(2, 0.0, error="sample_parse", rows=0.0, flags=["x"]), result(2, 0.0, repeat=1, error="sample_parse", rows=0.0),
+        ]
+    )  # fmt: skip
+    assert (found.cases, found.repeats, found.answers) == (3, 2, 6)
+    assert (
+        found.value("score") == found.value("composite") == pytest.approx(1.5 / 5)
+    )  # without the one the grader failed on
+    assert found.counts == {"truncated": 0.5, "x": 0.5, "sample_parse": 1.0, "grader": 0.5}
+    assert found.means["pass_rate"].value == pytest.approx(1 / 5)
+    with pytest.raises(ValueError, match="no answers"):
+        summarise([])

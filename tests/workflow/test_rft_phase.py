@@ -1,0 +1,212 @@
+"""The rft phase as a run: where it starts, what it keeps, what it refuses, and that it goes on as if it had not stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlm.errors import DocumentError, GradingError, InterruptedRunError, UsageError
+from dlm.store import Home, Store
+from dlm.workflow.measuring import reward_change
+from dlm.workflow.train import TrainOptions, dry_run, train
+from watched_runs import BODY, DLM_ID, Watching, adapters, opened
+
+pytestmark = [pytest.mark.torch, pytest.mark.big]
+Make = Callable[..., Path]
+KNOBS: dict[str, Any] = {
+    "save_every_steps": 2, "eval_every_steps": 2, "layout": "plain", "val_fraction": 0.3, "rft.steps": 5,
+    "rft.prompts_per_step": 3, "rft.group_size": 4, "rft.max_new_tokens": 10, "rft.learning_rate": 1e-2,
+}  # fmt: skip
+GRADER = "length:1-12 characters"
+
+
+def prompts_file(folder: Path, count: int = 24, start: int = 100) -> Path:
+    lines = [
+        {"prompt": f"What is number {i}?", "reference": f"{i * 7}."} for i in range(start, start + count)
+    ]
+    path = folder / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def go(document: Path, view: Watching | None = None, /, **options: Any) -> Any:
+    given = {"phase": "rft", "knobs": KNOBS, "device": "cpu", **options}
+    if "prompts_files" not in given and not given.get("resume"):
+        given["prompts_files"] = [document.parent / "prompts.jsonl"]
+        given.setdefault("grader", GRADER)
+    (report,) = train(document, TrainOptions(**given), view or Watching()).runs
+    return report
+
+
+def events(store: Store, kind: str) -> list[Any]:
+    return [event.data for event in store.runs.events(store.runs.list()[-1].id, kind)]
+
+
+def test_a_run_starts_from_current_and_tells_of_rewards(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    prompts_file(document.parent)
+    train(
+        document,
+        TrainOptions(phase="sft", knobs={"max_steps": 2, "layout": "plain"}, device="cpu"),
+        Watching(),
+    )
+    report = go(document, view := Watching())
+    assert (report.phase, report.method, report.version, report.parent) == ("rft", "grpo", "v0002", "v0001")
+    assert (report.promoted, report.steps) == (True, 5)
+    assert view.briefings[0].start.value == "v0001"
+    assert view.briefings[0].estimate is None
+    with opened() as store:
+        run = store.runs.list()[-1]
+        assert (run.kind, run.method, run.status, run.planned_steps) == ("rft", "grpo", "complete", 5)
+        assert run.recipe["rft"]["group_size"] == 4
+        series = store.metrics.read(run.id)
+        assert series["train_mean_reward"].steps.tolist() == [1, 2, 3, 4, 5]
+        assert series["full_valid_mean_reward"].steps.tolist() == [2, 4, 5]
+        assert series["probe_loss"].steps.tolist() == [2, 4, 5]  # facts are watched
+        before, after = events(store, "held_out")
+        assert [one["stage"] for one in (before, after)] == ["start", "version"]
+        assert before["rewards"].keys() == after["rewards"].keys()
+        assert report.reward == reward_change(before["rewards"], after["rewards"])
+        assert report.reward.before.n == series["valid_answers"].values[-1]
+        assert report.reward.after.value == pytest.approx(series["full_valid_mean_reward"].values[-1])
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_a_stopped_run_goes_on_with_its_prompts_and_grader(make_document: Make, stop_at: int) -> None:
+    document = make_document(body=BODY)
+    prompts_file(document.parent)
+    go(document)
+    with pytest.raises(InterruptedRunError):
+        go(document, Watching("rft", stop_at))
+    with opened() as store:
+        assert store.runs.list()[-1].status == "interrupted"
+        assert store.versions.current_name() == "v0001"
+    report = go(document, resume=True, knobs={})
+    assert (report.version, report.steps, report.parent) == ("v0002", 5, "v0001")
+    with pytest.raises(InterruptedRunError):
+        go(document, Watching("rft", stop_at))
+    prompts_file(document.parent, start=200)
+    with pytest.raises(UsageError, match=r"the prompts, or what is known of their answers, .* changed"):
+        go(document, resume=True, knobs={})
+
+
+def test_bug_12_the_same_weights_as_the_run_that_never_stopped(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    prompts_file(document.parent)
+    go(document)
+    expected = adapters()["v0001"]
+    other = document.with_name("other.dlm")
+    other_id = f"{DLM_ID[:-1]}W"
+    other.write_text(document.read_text(encoding="utf-8").replace(DLM_ID, other_id), encoding="utf-8")
+    with pytest.raises(InterruptedRunError):
+        go(other, Watching("rft", 3), prompts_files=[document.parent / "prompts.jsonl"], grader=GRADER)
+    report = go(other, resume=True, knobs={})
+    found = Home.open().find(other_id)
+    assert found is not None
+    with found:
+        folder = found.versions.get(report.version).folder
+        assert (folder / "adapter_model.safetensors").read_bytes() == expected
+
+
+def test_prompts_that_versions_are_proven_on_are_refused(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    path = prompts_file(document.parent)
+    path.write_text(path.read_text() + '{"prompt": " Which number is 3? "}\n', encoding="utf-8")
+    with pytest.raises(
+        UsageError, match="1 of 25 prompts to train on are among the document's probes"
+    ) as raised:
+        go(document)
+    assert raised.value.found.endswith("prompts.jsonl:25")
+    with opened() as store:
+        assert store.runs.list() == ()
+
+
+def test_a_broken_grader_stops_before_the_first_step(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    prompts_file(document.parent)
+    (document.parent / "broken.py").write_text(
+        "def grade(sample, item):\n    return 1 / 0\n", encoding="utf-8"
+    )
+    with pytest.raises(GradingError, match="failed on") as raised:
+        go(document, grader="python:broken.py", prompts_files=[document.parent / "prompts.jsonl"])
+    assert "ZeroDivisionError" in str(raised.value)
+    with opened() as store:
+        run = store.runs.list()[-1]
+        assert run.status == "interrupted"  # it can be mended, and goes on
+        assert "the grader failed" in run.message
+    (document.parent / "broken.py").write_text(
+        "def grade(sample, item):\n    return len(sample) % 7 / 7\n", encoding="utf-8"
+    )
+    assert go(document, resume=True, knobs={}).steps == 5
+
+
+def test_alarms_are_told_once_and_kept(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    prompts_file(document.parent)
+    go(document, view := Watching(), knobs={**KNOBS, "rft.steps": 8})
+    (cut_off,) = [note for note in view.notes if "cut off by the token budget" in note]
+    assert cut_off.startswith("warning: ")
+    with opened() as store:
+        kept = events(store, "reward_alarm")
+        assert [one["kind"] for one in kept].count("cut_off") == 1
+
+
+def test_a_dry_run_shows_prompts_and_writes_nothing(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    path = prompts_file(document.parent)
+    options = TrainOptions(phase="rft", knobs=KNOBS, prompts_files=[path], grader=GRADER, device="cpu")
+    (preview,) = dry_run(document, options, Watching())
+    assert preview.briefing.phase == "rft"
+    assert [part.role for part in preview.rows[0].parts] == ["prompt"]
+    assert not (document.parent / "home").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts_files": []}, "no prompts to sample answers to"),
+        ({"grader": None}, "no grader to reward answers with"),
+        ({"grader": "taste"}, "no such grader"),
+        ({"phase": "sft", "knobs": {}}, "--prompts, --grader: read by the rft phase alone"),
+        ({"pairs_files": ["x"]}, "--pairs is not read by the rft phase"),
+        ({"knobs": {"num_epochs": 3}}, "num_epochs: only the sft phase reads this"),
+        ({"knobs": {"rft.group_size": 1}}, "rft.group_size"),
+        ({"knobs": {"preference.beta": 0.2}}, "only the preference phase reads this"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(make_document: Make, options: dict[str, Any], message: str) -> None:
+    document = make_document(body=BODY)
+    path = prompts_file(document.parent)
+    given = {"prompts_files": [path], "grader": GRADER, **options}
+    with pytest.raises(UsageError, match=message):
+        go(document, **given)
+
+
+def test_bad_lines_are_listed_with_their_numbers(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    path = document.parent / "prompts.jsonl"
+    path.write_text('{"prompt": "a"}\n{"question": "b"}\n{"prompt": "c", "facts": 3}\n', encoding="utf-8")
+    with pytest.raises(DocumentError) as raised:
+        go(document)
+    assert [problem.line for problem in raised.value.problems] == [2, 3]
+
+
+def test_several_processes_are_refused(make_document: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlm.workflow.followers import Followers
+
+    monkeypatch.setattr(Followers, "count", 1)
+    document = make_document(body=BODY)
+    prompts_file(document.parent)
+    with pytest.raises(UsageError, match="the rft phase runs in one process"):
+        go(document)
+
+
+def test_differences_that_are_all_zero_have_no_interval() -> None:
+    change = reward_change({"a": 0.5, "b": None, "c": 0.25}, {"a": 0.5, "b": 1.0, "c": 0.25})
+    assert change is not None
+    assert (change.before.n, change.change.value, change.change.high) == (2, 0.0, 0.0)
+    assert reward_change({}, {}) is None
