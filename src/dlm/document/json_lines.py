@@ -41,7 +41,13 @@ class LineError(ValueError):
 
 
 def read_json_lines(
-    path: Path, read_item: Callable[[Any, int], T], *, noun: str, flag: str, example: str
+    path: Path,
+    read_item: Callable[[Any, int], T],
+    *,
+    noun: str,
+    flag: str,
+    example: str,
+    empty_step: str = "",
 ) -> list[T]:
     """Read every line that is not blank with `read_item(value, line)`, which raises `LineError` for a bad one.
 
@@ -51,6 +57,7 @@ def read_json_lines(
         noun: what the lines hold ("rows"), for messages and problem codes.
         flag: the option that named the file.
         example: a good line.
+        empty_step: what to do about a file without lines, where leaving the option away is no way.
 
     Raises:
         DocumentError: the bad lines, with their numbers.
@@ -85,7 +92,7 @@ def read_json_lines(
             f"the {noun} file holds no {noun}",
             where=str(path),
             expected=f"lines such as {example}",
-            next_step=f"leave {flag} away, or name another file",
+            next_step=empty_step or f"leave {flag} away, or name another file",
         )
     return items
 

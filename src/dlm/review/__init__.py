@@ -12,6 +12,7 @@ from dlm.review.applying import (
     revert,
 )
 from dlm.review.diff import DiffPart, word_diff
+from dlm.review.drift import Drift, Topics
 from dlm.review.matching import Places, locate, provenance_of
 from dlm.review.plan import (
     Batch,
@@ -33,9 +34,11 @@ __all__ = [
     "Batch",
     "Decision",
     "DiffPart",
+    "Drift",
     "LeftOut",
     "Places",
     "RevertReport",
+    "Topics",
     "Trace",
     "Written",
     "accept",

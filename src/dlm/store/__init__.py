@@ -17,6 +17,7 @@ from dlm.store.mining import (
 )
 from dlm.store.project import Home, Store
 from dlm.store.runs import RUN_KINDS, RUN_STATUSES, Run, RunEvent, Runs, RunSpec
+from dlm.store.signal_lines import Defaults, Line, RunLine, SeriesLine, SignalLine, line_of_signal, read_line
 from dlm.store.signal_rows import (
     BROWSER,
     FLAGS,
@@ -59,10 +60,12 @@ __all__ = [
     "Candidate",
     "CommandIdentity",
     "Consents",
+    "Defaults",
     "DocumentPair",
     "Facets",
     "Holder",
     "Home",
+    "Line",
     "MetricWriter",
     "Metrics",
     "Mining",
@@ -75,10 +78,13 @@ __all__ = [
     "Recovery",
     "Run",
     "RunEvent",
+    "RunLine",
     "RunSpec",
     "Runs",
+    "SeriesLine",
     "Signal",
     "SignalFilter",
+    "SignalLine",
     "Signals",
     "StagedPair",
     "Store",
@@ -92,8 +98,10 @@ __all__ = [
     "find_signals",
     "home_root",
     "identify",
+    "line_of_signal",
     "malformed",
     "membership",
     "pair_key",
+    "read_line",
     "signal_key",
 ]

@@ -92,6 +92,20 @@ class Metrics:
                     found[name] = Series(name, unit_of(name), points.steps, points.values, points.times)
         return found
 
+    def add_series(self, run_id: int, series: Series) -> None:
+        """Give a run that is over a whole curve at once, in place of what it has of that name; steps must rise.
+
+        Raises:
+            MissingRecordError: no such run.
+        """
+        self._require_run(run_id)
+        if len(series) and not np.all(series.steps[1:] > series.steps[:-1]):
+            raise ValueError("the steps of a series rise")
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO metric_names (name) VALUES (?)", (series.name,))
+            name_id = self._name_id(series.name)
+            _replace(connection, run_id, name_id, _Points(series.steps, series.values, series.times))
+
     def last_time(self, run_id: int) -> float | None:
         """When the newest point of a run was logged, in seconds since 1970; None without points."""
         times = [series.times[-1] for series in self.read(run_id).values() if len(series)]

@@ -90,6 +90,7 @@ class Store:
 
     def close(self) -> None:
         """Close the database; the store cannot be used afterwards."""
+        self.signals.close()
         self._database.close()
 
     def __enter__(self) -> Store:

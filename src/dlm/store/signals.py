@@ -10,7 +10,6 @@ Every write is one short transaction and takes no lock of the store, so that a p
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +42,19 @@ class Signals:
         self.database = database
         self._runs = runs
         self._mining = mining
+        self._copy: Database | None = None
+
+    @property
+    def index(self) -> Database:
+        """Where signals are found: the store's own database, or a copy in memory where that cannot be written.
+
+        The index of the document's pairs and the flags live here; votes and imports are written to `database` alone.
+        """
+        if not self.database.read_only:
+            return self.database
+        if self._copy is None:
+            self._copy = self.database.in_memory()
+        return self._copy
 
     def get(self, signal_id: int) -> Signal:
         """One signal.
@@ -50,7 +62,7 @@ class Signals:
         Raises:
             MissingRecordError: no such signal.
         """
-        found = read_signals(self.database, "id = ?", (signal_id,))
+        found = read_signals(self.index, "id = ?", (signal_id,))
         if not found:
             raise MissingRecordError(
                 f"no signal {signal_id} in this store",
@@ -186,7 +198,7 @@ class Signals:
         """The runs that consumed signals, in their order; signals that none did are left out."""
         found: dict[int, tuple[int, ...]] = {}
         for signal_id in signal_ids:
-            rows = self.database.rows(
+            rows = self.index.rows(
                 "SELECT u.run_id FROM signals AS s JOIN signals AS l ON l.identity = s.identity AND l.home = 'log'"
                 " JOIN signal_uses AS u ON u.signal_id = l.id WHERE s.id = ? ORDER BY u.run_id",
                 (signal_id,),
@@ -209,19 +221,19 @@ class Signals:
             (kind, *as_of),
         )
 
-    def newest_id(self) -> int:
-        """The highest number given so far, 0 where there is none."""
+    def as_of_now(self) -> tuple[int, str]:
+        """The state of the store's signals, for `stored`: the highest number given so far, and the time."""
         row = self.database.row("SELECT MAX(id) AS id FROM signals")
-        return int(row["id"] or 0) if row else 0
+        return int(row["id"] or 0) if row else 0, utc_now()
 
     def mirrored(self) -> str:
-        """The hash of the document that the index of its pairs was made of; "" before the first time."""
-        row = self.database.row("SELECT value FROM store_facts WHERE key = 'signals_document'")
+        """The stamp of the document that the index of its pairs was made of; "" before the first time."""
+        row = self.index.row("SELECT value FROM store_facts WHERE key = 'signals_document'")
         return "" if row is None else str(row["value"])
 
-    def mirror_document(self, sha256: str, pairs: Sequence[DocumentPair]) -> None:
+    def mirror_document(self, stamp: str, pairs: Sequence[DocumentPair]) -> None:
         """Bring the index of the document's pairs in line with the document: rows that stay keep their numbers."""
-        with self.database.transaction() as connection:
+        with self.index.transaction() as connection:
             old: dict[str, list[int]] = {}
             for row in connection.execute(
                 "SELECT id, identity FROM signals WHERE home = 'document' ORDER BY line DESC"
@@ -241,26 +253,42 @@ class Signals:
             connection.executemany(
                 "DELETE FROM signals WHERE id = ?", [(gone,) for ids in old.values() for gone in ids]
             )
-            connection.execute("INSERT OR REPLACE INTO store_facts VALUES ('signals_document', ?)", (sha256,))
+            connection.execute("INSERT OR REPLACE INTO store_facts VALUES ('signals_document', ?)", (stamp,))
 
     def to_look_at(self, limit: int) -> tuple[Signal, ...]:
         """Pairs whose flags are not known yet, at most `limit` of them."""
-        return read_signals(self.database, "flags IS NULL AND kind = 'pair'", (), limit)
+        return read_signals(self.index, "flags IS NULL AND kind = 'pair'", (), limit)
+
+    def measured_by(self) -> int:
+        """By how many questions the flags were measured; 0 before the first time."""
+        row = self.index.row("SELECT value FROM store_facts WHERE key = 'signals_questions'")
+        return 0 if row is None else int(row["value"])
 
     def set_flags(self, flags: Mapping[int, Iterable[str]]) -> None:
         """Record what was found about pairs, by their numbers."""
-        with self.database.transaction() as connection:
+        with self.index.transaction() as connection:
             connection.executemany(
                 "UPDATE signals SET flags = ? WHERE id = ?",
                 [(sum(1 << FLAGS.index(name) for name in names), key) for key, names in flags.items()],
             )
 
-    def look_again(self) -> None:
-        """Forget all flags: what they were measured by has changed."""
-        with self.database.transaction() as connection:
+    def look_again(self, questions: int) -> None:
+        """Forget all flags: they will be measured by so many questions."""
+        with self.index.transaction() as connection:
             connection.execute("UPDATE signals SET flags = NULL WHERE flags IS NOT NULL")
+            connection.execute(
+                "INSERT OR REPLACE INTO store_facts VALUES ('signals_questions', ?)", (str(questions),)
+            )
 
-    def prompts(self) -> Counter[str]:
-        """Every prompt that a signal has, with the number of its rows."""
-        rows = self.database.rows("SELECT prompt, COUNT(*) AS n FROM signals WHERE shown = 1 GROUP BY prompt")
-        return Counter({row["prompt"]: row["n"] for row in rows})
+    def questions(self, limit: int) -> tuple[str, ...]:
+        """The different prompts of pairs that are shown, the newest `limit` of them."""
+        rows = self.index.rows(
+            "SELECT prompt FROM signals WHERE shown = 1 AND kind = 'pair' GROUP BY prompt ORDER BY MAX(id) DESC LIMIT ?",
+            (limit,),
+        )
+        return tuple(row["prompt"] for row in rows)
+
+    def close(self) -> None:
+        """Let go of the copy in memory, where there is one."""
+        if self._copy is not None:
+            self._copy.close()
