@@ -254,20 +254,26 @@ def lines(seed: int = 0) -> Iterator[dict[str, Any]]:
             "created_at": _time(START - timedelta(hours=6, minutes=-number)),
             "used_by": consumed,
         }
-    for number, pair in enumerate(pairs(N_REWARDS, seed + 1)):
-        vote = number % 5 == 4
-        good = draw.random() < 0.6
+    for number, (prompt, response, score, good) in enumerate(_answers(seed + 1)):
+        vote = number // 2 % 5 == 4
         yield {
             "type": "scalar",
             "source": "vote" if vote else "grader",
-            "prompt": pair.prompt,
-            "response": pair.chosen if good else pair.rejected,
-            "score": (1 if good else -1) if vote else (pair.chosen_score if good else pair.rejected_score),
+            "prompt": prompt,
+            "response": response,
+            "score": (1 if good else -1) if vote else score,
             "scale": "vote" if vote else "1-10",
             **({} if vote else {"judge": "evaluator"}),
             "provenance": {"example": "tools/docs/page_data.py", "number": number + 1},
             "created_at": _time(START - timedelta(hours=3, minutes=-number)),
         }
+
+
+def _answers(seed: int) -> Iterator[tuple[str, str, float, bool]]:
+    """(prompt, answer, score, whether it is the better one of two); the two answers of a prompt follow each other."""
+    for pair in pairs(N_REWARDS // 2, seed):
+        yield pair.prompt, pair.chosen, pair.chosen_score, True
+        yield pair.prompt, pair.rejected, pair.rejected_score, False
 
 
 def _run(ref: str, method: str, start: datetime, end: datetime, planned: int) -> dict[str, Any]:

@@ -39,10 +39,14 @@ EPILOG = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A command as `dlm --help` shows it; its module is `dlm.cli.commands.<name>`."""
+    """A command as `dlm --help` shows it; its module is `dlm.cli.commands.<name>` unless it says otherwise.
+
+    The module's function has the module's name.
+    """
 
     section: str
     help: str
+    module: str = ""
 
 
 COMMANDS = {
@@ -51,6 +55,8 @@ COMMANDS = {
     "train": Entry("Teach", "Train a new version of the model on a document."),
     "prompt": Entry("Teach", "Ask the trained model a question."),
     "preference": Entry("Improve", "Mine pairs of better and worse answers, review and apply them."),
+    "import": Entry("Improve", "Bring preference data, votes and past runs in.", "import_data"),
+    "export-data": Entry("Improve", "Write preference data for other tools, or for dlm.", "export_data"),
     "export": Entry("Teach", "Write a version as plain PEFT files or a merged model."),
     "demo": Entry("Teach", "See the whole loop once, on an example document."),
     "show": Entry("See", "What dlm knows about a document: versions, runs, size."),
@@ -71,8 +77,9 @@ class App(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"dlm.cli.commands.{cmd_name}"), cmd_name)
-        name_variables(command, f"DLM_{cmd_name.upper()}")
+        module = COMMANDS[cmd_name].module or cmd_name
+        command: click.Command = getattr(importlib.import_module(f"dlm.cli.commands.{module}"), module)
+        name_variables(command, f"DLM_{cmd_name.upper().replace('-', '_')}")
         return command
 
     def resolve_command(

@@ -29,11 +29,94 @@ MORE_OTHER: Final = 0.4
 
 The three were chosen on seed 1 of `python bench/drift.py` and are measured on seed 0 (docs/signals.md has the table)."""
 MIN_WORDS: Final = 8  # of an answer: shorter ones, "Yes" or a date, are about nothing that words could tell
-MIN_SHARED: Final = 2  # words of another question that an answer must take up to be called its answer
+MIN_SHARED: Final = 2  # words of a question: with fewer it is too short to tell what is about it
 COMMON: Final = 200  # questions that share a word, beyond which it does not name one of them
 
 _WORD: Final = re.compile(r"\w{2,}")
-_SUFFIXES: Final = ("ations", "ation", "ings", "ing", "ies", "ed", "es", "s", "e", "y")
+_SUFFIXES: Final = ("ations", "ation", "ings", "ing", "ers", "er", "ies", "ed", "es", "s", "e", "y")
+_FUNCTION_WORDS: Final = frozenset(
+    [
+        "a",
+        "about",
+        "all",
+        "an",
+        "and",
+        "any",
+        "are",
+        "as",
+        "at",
+        "be",
+        "been",
+        "but",
+        "by",
+        "can",
+        "could",
+        "did",
+        "do",
+        "does",
+        "for",
+        "from",
+        "had",
+        "has",
+        "have",
+        "how",
+        "i",
+        "if",
+        "in",
+        "into",
+        "is",
+        "it",
+        "its",
+        "may",
+        "me",
+        "more",
+        "most",
+        "much",
+        "must",
+        "my",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "our",
+        "out",
+        "shall",
+        "should",
+        "so",
+        "some",
+        "such",
+        "than",
+        "that",
+        "the",
+        "their",
+        "them",
+        "then",
+        "there",
+        "these",
+        "they",
+        "this",
+        "those",
+        "to",
+        "us",
+        "was",
+        "we",
+        "were",
+        "what",
+        "when",
+        "where",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "why",
+        "will",
+        "with",
+        "would",
+        "you",
+        "your",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -110,10 +193,10 @@ class Topics:
 
 
 def stems(text: str) -> frozenset[str]:
-    """The words of a text without case, accents and the commonest English endings."""
+    """The words of a text without case, accents and the commonest English endings, function words left out."""
     folded = text.casefold()
     plain = folded if folded.isascii() else unicodedata.normalize("NFKD", folded)
-    return frozenset(map(_stem, set(_WORD.findall(plain))))
+    return frozenset(map(_stem, set(_WORD.findall(plain)) - _FUNCTION_WORDS))
 
 
 @lru_cache(maxsize=100_000)

@@ -122,9 +122,12 @@ class DocumentPair:
 
 @dataclass(frozen=True)
 class Added:
-    """What became of signals that were handed over: numbers of the new ones, and how many were known already."""
+    """What became of signals that were handed over: numbers of the new ones, how many of each kind and source they are
+    ("pair hand"), and how many were known already.
+    """
 
     ids: tuple[int, ...]
+    counts: Mapping[str, int]
     known: int
 
 

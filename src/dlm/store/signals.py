@@ -10,6 +10,7 @@ Every write is one short transaction and takes no lock of the store, so that a p
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ class Signals:
         if not found:
             raise MissingRecordError(
                 f"no signal {signal_id} in this store",
-                next_step="dlm export-data DOCUMENT lists what is there",
+                next_step="dlm ui DOCUMENT shows what is there",
             )
         return found[0]
 
@@ -78,6 +79,7 @@ class Signals:
             ValueError: a kind or source that is none, a score that is not finite, a pair without two answers.
         """
         ids: list[int] = []
+        counts: Counter[str] = Counter()
         known = 0
         with self.database.transaction() as connection:
             for signal in signals:
@@ -86,7 +88,8 @@ class Signals:
                     known += 1
                 else:
                     ids.append(insert_signal(connection, signal, home="store"))
-        return Added(tuple(ids), known)
+                    counts[f"{signal.kind} {signal.source}"] += 1
+        return Added(tuple(ids), counts, known)
 
     def vote(
         self, prompt: str, answer: str, score: int, *, provenance: Mapping[str, Any] | None = None

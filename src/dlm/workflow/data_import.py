@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,7 +127,7 @@ def import_signals(store: Store, document: Path, files: Sequence[FileContent]) -
         DlmError: the document cannot be read, or the store cannot be written.
     """
     refresh(store, document, look_at=0)
-    added: dict[str, int] = {}
+    added: Counter[str] = Counter()
     runs: dict[int, str] = {}
     known_runs: dict[int, str] = {}
     known = only_used = points = 0
@@ -140,10 +141,7 @@ def import_signals(store: Store, document: Path, files: Sequence[FileContent]) -
         own = [line.signal for line in content.signals if not line.only_used]
         report = store.signals.add(own)
         known += report.known
-        for signal_id in report.ids:
-            signal = store.signals.get(signal_id)
-            name = f"{signal.kind} {signal.source}"
-            added[name] = added.get(name, 0) + 1
+        added.update(report.counts)
         only_used += sum(line.only_used for line in content.signals)
         for ref, number in numbers.items():
             used = [line.signal for line in content.signals if ref in line.used_by]

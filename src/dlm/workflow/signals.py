@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from dlm.document import Document, Provenance, load
 from dlm.document.surface import white_space_flags
@@ -16,7 +17,15 @@ from dlm.errors import DocumentError
 from dlm.review import Topics, reconcile
 from dlm.store import BROWSER, DocumentPair, NewSignal, Signal, Store
 
-__all__ = ["Refreshed", "StoredSignals", "look_at_pairs", "pairs_in", "refresh", "stored_signals"]
+__all__ = [
+    "NOTHING_STORED",
+    "Refreshed",
+    "StoredSignals",
+    "look_at_pairs",
+    "pairs_in",
+    "refresh",
+    "stored_signals",
+]
 
 AT_ONCE = 500  # pairs looked at between two writes, about a tenth of a second
 QUESTIONS = 5000  # by which drift is measured at most: their words are weighed as well as those of more
@@ -37,6 +46,9 @@ class StoredSignals:
     pairs: tuple[Signal, ...] = ()
     scalars: tuple[Signal, ...] = ()
     as_of: tuple[int, str] | None = None
+
+
+NOTHING_STORED: Final = StoredSignals()
 
 
 def refresh(store: Store, path: Path, *, look_at: int | None = None) -> Refreshed:

@@ -41,6 +41,7 @@ class TrainOptions:
     rows_files: Sequence[Path] = ()
     pairs_files: Sequence[Path] = ()
     scalars_files: Sequence[Path] = ()
+    stored: bool = True  # use the store's own signals: imported pairs, votes, experiments
     resume: bool = False
     fresh: bool = False
     device: str = "auto"

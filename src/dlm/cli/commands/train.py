@@ -88,6 +88,11 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--no-mined", is_flag=True, help="Leave out pairs that were mined.")
 @click.option(
+    "--no-stored",
+    is_flag=True,
+    help="Leave out what the store holds beside the document: imported pairs, scored answers and votes.",
+)
+@click.option(
     "--keep-last", type=click.IntRange(1), metavar="N", help="Checkpoints to keep of a run.  [default: 3]"
 )
 @click.option(
@@ -118,6 +123,7 @@ def train(
     scalars_files: Sequence[Path],
     min_margin: float | None,
     no_mined: bool,
+    no_stored: bool,
     keep_last: int | None,
     keep_best: bool,
     dry_run: bool,
@@ -160,6 +166,7 @@ def train(
             rows_files=rows_files,
             pairs_files=pairs_files,
             scalars_files=scalars_files,
+            stored=not no_stored,
             resume=resume,
             fresh=fresh,
             device=device,
