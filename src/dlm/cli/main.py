@@ -55,6 +55,7 @@ COMMANDS = {
     "demo": Entry("Teach", "See the whole loop once, on an example document."),
     "show": Entry("See", "What dlm knows about a document: versions, runs, size."),
     "metrics": Entry("See", "The curves of a training run as numbers."),
+    "ui": Entry("See", "Runs, curves and preference data in the browser, live."),
     "doctor": Entry("See", "What this machine has, and what dlm will do with it."),
     "promote": Entry("Keep house", "Make a version the current one."),
     "rollback": Entry("Keep house", "Go back to the version that was current before."),
