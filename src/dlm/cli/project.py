@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,14 @@ if TYPE_CHECKING:
     from dlm.store import Run, Store
     from dlm.workflow.project import Project
 
-__all__ = ["find_project", "open_store", "runs_as_they_are", "warn_of_copy", "warn_of_copy_at"]
+__all__ = [
+    "find_project",
+    "open_store",
+    "pick_training_run",
+    "runs_as_they_are",
+    "warn_of_copy",
+    "warn_of_copy_at",
+]
 
 # What lies behind these doors reads headers (pydantic, YAML), which `dlm --help` does without.
 
@@ -74,3 +82,26 @@ def warn_of_copy_at(output: Output, path: Path) -> None:
     if store is not None:
         with store:
             warn_of_copy(output, store, path)
+
+
+def pick_training_run(store: Store, document: Path, run_id: int | None) -> Run:
+    """The run asked for, else the newest that trains, with its true status.
+
+    Raises:
+        MissingRecordError: no such run, or nothing was trained yet.
+        UsageError: a run that trains nothing.
+    """
+    from dlm.workflow.run_curves import require_curves, trains
+
+    runs = [replace(run, status=status) for run, status in runs_as_they_are(store)]
+    if run_id is not None:
+        store.runs.get(run_id)  # names the runs there are
+        run = next(run for run in runs if run.id == run_id)
+        require_curves(run)
+        return run
+    trained = [run for run in runs if trains(run)]
+    if not trained:
+        raise MissingRecordError(
+            "nothing was trained yet: there are no curves", next_step=typed("dlm", "train", str(document))
+        )
+    return trained[-1]

@@ -1,5 +1,6 @@
 """What is remembered about a document: runs, metrics, versions, checkpoints, mined pairs. No torch."""
 
+from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
 from dlm.store.layout import home_root
 from dlm.store.lock import Holder
@@ -43,6 +44,7 @@ __all__ = [
     "RunEvent",
     "RunSpec",
     "Runs",
+    "SavedCheckpoint",
     "StagedPair",
     "Store",
     "Tally",
