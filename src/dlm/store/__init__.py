@@ -1,4 +1,4 @@
-"""What is remembered about a document: runs, metrics, versions, checkpoints, mined pairs. No torch."""
+"""What is remembered about a document: runs, metrics, versions, checkpoints, signals, mined pairs. No torch."""
 
 from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
@@ -18,17 +18,50 @@ from dlm.store.mining import (
 )
 from dlm.store.project import Home, Store
 from dlm.store.runs import RUN_KINDS, RUN_STATUSES, Run, RunEvent, Runs, RunSpec
+from dlm.store.signal_rows import (
+    BROWSER,
+    FLAGS,
+    SIGNAL_KINDS,
+    SIGNAL_SOURCES,
+    Added,
+    DocumentPair,
+    NewSignal,
+    Signal,
+    signal_key,
+)
+from dlm.store.signal_search import (
+    ORDERS,
+    STANDINGS,
+    TABS,
+    Facets,
+    SignalFilter,
+    count_signals,
+    facets,
+    find_signals,
+    membership,
+)
+from dlm.store.signals import Signals
 from dlm.store.upkeep import PrunedItem, PruneReport, Recovery, checkpoint_step
 from dlm.store.versions import VERSION_FILE, Promotion, Version, Versions, VersionSpec
 
 __all__ = [
+    "BROWSER",
+    "FLAGS",
+    "ORDERS",
     "PAIR_STATUSES",
     "RUN_KINDS",
     "RUN_STATUSES",
+    "SIGNAL_KINDS",
+    "SIGNAL_SOURCES",
+    "STANDINGS",
+    "TABS",
     "VERSION_FILE",
+    "Added",
     "Candidate",
     "CommandIdentity",
     "Consents",
+    "DocumentPair",
+    "Facets",
     "Holder",
     "Home",
     "MetricWriter",
@@ -36,6 +69,7 @@ __all__ = [
     "Mining",
     "NewCandidate",
     "NewPair",
+    "NewSignal",
     "Promotion",
     "PruneReport",
     "PrunedItem",
@@ -45,6 +79,9 @@ __all__ = [
     "RunSpec",
     "Runs",
     "SavedCheckpoint",
+    "Signal",
+    "SignalFilter",
+    "Signals",
     "StagedPair",
     "Store",
     "Tally",
@@ -52,8 +89,13 @@ __all__ = [
     "VersionSpec",
     "Versions",
     "checkpoint_step",
+    "count_signals",
+    "facets",
+    "find_signals",
     "home_root",
     "identify",
     "malformed",
+    "membership",
     "pair_key",
+    "signal_key",
 ]

@@ -18,6 +18,7 @@ from dlm.store.lock import Holder, StoreLock, holder
 from dlm.store.metrics import Metrics
 from dlm.store.mining import Mining
 from dlm.store.runs import Runs
+from dlm.store.signals import Signals
 from dlm.store.upkeep import PruneReport, Recovery, prune, recover
 from dlm.store.versions import Version, Versions
 
@@ -85,6 +86,7 @@ class Store:
         self.runs = Runs(self._database, self._require_lock)
         self.metrics = Metrics(self._database)
         self.mining = Mining(self._database)
+        self.signals = Signals(self._database, self.runs, self.mining)
         self.versions = Versions(self._database, layout, dlm_id, self._require_lock)
 
     def close(self) -> None:
