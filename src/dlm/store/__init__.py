@@ -2,6 +2,7 @@
 
 from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
+from dlm.store.following import Following
 from dlm.store.layout import home_root
 from dlm.store.lock import Holder
 from dlm.store.metrics import Metrics, MetricWriter
@@ -62,6 +63,7 @@ __all__ = [
     "Consents",
     "DocumentPair",
     "Facets",
+    "Following",
     "Holder",
     "Home",
     "MetricWriter",

@@ -13,6 +13,7 @@ from dlm.errors import CopiedDocumentError, StoreError
 from dlm.store.checkpoints import SAVED, SavedCheckpoint, list_checkpoints, publish_checkpoint
 from dlm.store.database import Database, utc_now
 from dlm.store.files import disk_faults
+from dlm.store.following import Following
 from dlm.store.layout import StoreLayout, create_home, home_exists, home_root
 from dlm.store.lock import Holder, StoreLock, holder
 from dlm.store.metrics import Metrics
@@ -85,6 +86,7 @@ class Store:
             raise
         self.runs = Runs(self._database, self._require_lock)
         self.metrics = Metrics(self._database)
+        self.following = Following(self._database)
         self.mining = Mining(self._database)
         self.signals = Signals(self._database, self.runs, self.mining)
         self.versions = Versions(self._database, layout, dlm_id, self._require_lock)

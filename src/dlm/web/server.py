@@ -6,12 +6,14 @@ import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import uvicorn
 
 from dlm.errors import DlmError
 from dlm.web.app import create_app
 from dlm.web.desk import Desk
+from dlm.web.live import Feed
 from dlm.web.security import Keys
 
 __all__ = ["serve"]
@@ -41,7 +43,19 @@ def serve(document: Path, port: int, opened: Callable[[str], None]) -> None:
             h11_max_incomplete_event_size=64 * 1024,
         )
         opened(f"http://{HOST}:{keys.port}/?token={keys.opening}")
-        uvicorn.Server(config).run(sockets=[listener])
+        _Server(config, app.state.feed).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends event streams first: an open page would otherwise keep the server waiting."""
+
+    def __init__(self, config: uvicorn.Config, feed: Feed) -> None:
+        super().__init__(config)
+        self._feed = feed
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._feed.end()
+        super().handle_exit(sig, frame)
 
 
 def _listen(port: int) -> socket.socket:
