@@ -18,6 +18,7 @@ and exits with its `exit_code`. Anything else that escapes is a bug and shows it
     ├── MissingExtraError        1  an optional part of dlm is not installed
     ├── TrainingError            1  a run that cannot start or go on
     │   └── NonFiniteError       1  a loss or gradient that is not a number
+    ├── CurveFileError           1  a file of curves that cannot be read
     ├── ConsentError             1  a command that a document names and nobody has allowed
     ├── GateError                3  a version that has not passed its document's gate
     └── InterruptedRunError    130  stopped from outside; the run can be resumed
@@ -35,6 +36,7 @@ __all__ = [
     "ConsentError",
     "ContextLengthError",
     "CopiedDocumentError",
+    "CurveFileError",
     "DlmError",
     "DocumentError",
     "ForeignFolderError",
@@ -168,6 +170,10 @@ class TrainingError(DlmError):
 
 class NonFiniteError(TrainingError):
     """A loss or gradient that is not a finite number; the rows of that step are named."""
+
+
+class CurveFileError(DlmError):
+    """A file of curves that is missing, empty, damaged or of no known format; `where` has line and column."""
 
 
 class ConsentError(DlmError):

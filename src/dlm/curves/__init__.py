@@ -1,5 +1,55 @@
-"""Pure functions over series of numbers: no store, no torch."""
+"""Pure functions over series of numbers: read curves, diagnose them, choose a checkpoint. No store, no torch."""
 
+from dlm.curves.diagnosis import diagnose
+from dlm.curves.findings import (
+    BANDS,
+    Band,
+    Diagnosis,
+    Evidence,
+    Final,
+    Finding,
+    Level,
+    RatioPoint,
+    Severity,
+    Undecided,
+    Verdict,
+)
+from dlm.curves.readers import read_curves
+from dlm.curves.rules import RULES, Rule
+from dlm.curves.run import ROLES, Checkpoint, CurveRun, Repeats, RunKind
+from dlm.curves.selection import Candidate, Role, Selection, select
 from dlm.curves.series import UNITS, Series, unit_of
+from dlm.curves.thresholds import Thresholds
+from dlm.errors import CurveFileError
 
-__all__ = ["UNITS", "Series", "unit_of"]
+__all__ = [
+    "BANDS",
+    "ROLES",
+    "RULES",
+    "UNITS",
+    "Band",
+    "Candidate",
+    "Checkpoint",
+    "CurveFileError",
+    "CurveRun",
+    "Diagnosis",
+    "Evidence",
+    "Final",
+    "Finding",
+    "Level",
+    "RatioPoint",
+    "Repeats",
+    "Role",
+    "Rule",
+    "RunKind",
+    "Selection",
+    "Series",
+    "Severity",
+    "Thresholds",
+    "Undecided",
+    "Verdict",
+    "diagnose",
+    "read_curves",
+    "select",
+    "unit_of",
+]

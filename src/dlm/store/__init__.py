@@ -1,6 +1,8 @@
 """What is remembered about a document: runs, metrics, versions, checkpoints, signals, mined pairs. No torch."""
 
+from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
+from dlm.store.following import Following
 from dlm.store.layout import home_root
 from dlm.store.lock import Holder
 from dlm.store.metrics import Metrics, MetricWriter
@@ -63,6 +65,7 @@ __all__ = [
     "Defaults",
     "DocumentPair",
     "Facets",
+    "Following",
     "Holder",
     "Home",
     "Line",
@@ -81,6 +84,7 @@ __all__ = [
     "RunLine",
     "RunSpec",
     "Runs",
+    "SavedCheckpoint",
     "SeriesLine",
     "Signal",
     "SignalFilter",

@@ -24,7 +24,7 @@ from dlm.curves import Series, unit_of
 from dlm.errors import MissingRecordError, StoreError
 from dlm.store.database import Database, damaged
 
-__all__ = ["MetricWriter", "Metrics"]
+__all__ = ["MetricWriter", "Metrics", "points_from"]
 
 COMPACT_ROWS = 4096  # rows of one series before they become a blob; below that, rows read fast enough
 _FLUSH_SECONDS = 0.5
@@ -343,10 +343,24 @@ def _read_points(database: Database, run_id: int, name_id: int) -> _Points:
     return _Points(steps[chosen], values[chosen], times[chosen])
 
 
-def _read_rows(database: Database, run_id: int, name_id: int) -> _Points:
+def points_from(database: Database, run_id: int, name_id: int, step: int | None) -> _Points:
+    """One series from `step` on, that step included; None: all of it. Blobs are read only where they reach that far."""
+    if step is not None:
+        reaching = database.row(
+            "SELECT 1 FROM metric_blobs WHERE run_id = ? AND name_id = ? AND last_step >= ?",
+            (run_id, name_id, step),
+        )
+        if reaching is None:
+            return _read_rows(database, run_id, name_id, step)
+    points = _read_points(database, run_id, name_id)
+    first = 0 if step is None else int(np.searchsorted(points.steps, step))
+    return _Points(points.steps[first:], points.values[first:], points.times[first:])
+
+
+def _read_rows(database: Database, run_id: int, name_id: int, step: int = -(2**63)) -> _Points:
     rows = database.rows(
-        "SELECT step, value, time FROM metric_rows WHERE run_id = ? AND name_id = ? ORDER BY step",
-        (run_id, name_id),
+        "SELECT step, value, time FROM metric_rows WHERE run_id = ? AND name_id = ? AND step >= ? ORDER BY step",
+        (run_id, name_id, step),
     )
     if not rows:
         return _Points(np.empty(0, np.int64), np.empty(0), np.empty(0))

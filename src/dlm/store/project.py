@@ -10,8 +10,10 @@ from pathlib import Path
 from types import TracebackType
 
 from dlm.errors import CopiedDocumentError, StoreError
+from dlm.store.checkpoints import SAVED, SavedCheckpoint, list_checkpoints, publish_checkpoint
 from dlm.store.database import Database, utc_now
 from dlm.store.files import disk_faults
+from dlm.store.following import Following
 from dlm.store.layout import StoreLayout, create_home, home_exists, home_root
 from dlm.store.lock import Holder, StoreLock, holder
 from dlm.store.metrics import Metrics
@@ -19,7 +21,7 @@ from dlm.store.mining import Mining
 from dlm.store.runs import Runs
 from dlm.store.signals import Signals
 from dlm.store.upkeep import PruneReport, Recovery, prune, recover
-from dlm.store.versions import Versions
+from dlm.store.versions import Version, Versions
 
 __all__ = ["Home", "Store"]
 
@@ -84,6 +86,7 @@ class Store:
             raise
         self.runs = Runs(self._database, self._require_lock)
         self.metrics = Metrics(self._database)
+        self.following = Following(self._database)
         self.mining = Mining(self._database)
         self.signals = Signals(self._database, self.runs, self.mining)
         self.versions = Versions(self._database, layout, dlm_id, self._require_lock)
@@ -137,6 +140,30 @@ class Store:
         with disk_faults(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def saved_checkpoints(self, run_id: int) -> tuple[SavedCheckpoint, ...]:
+        """Every checkpoint that a run saved, by step, pruned ones too. Makes nothing.
+
+        Raises:
+            MissingRecordError: no such run.
+        """
+        return list_checkpoints(self._layout, self.runs, run_id)
+
+    def remember_checkpoint(self, run_id: int, step: int) -> None:
+        """Record that a run saved a checkpoint. Of a step that a resumed run saves anew the newest record counts."""
+        self.runs.event(run_id, SAVED, {"step": step})
+
+    def publish_checkpoint(self, run_id: int, step: int) -> Version:
+        """The version that is a run's checkpoint of one step, made unless there is one. Promotes nothing.
+
+        Raises:
+            LockedError: another process is at work.
+            MissingRecordError: no such run or checkpoint.
+            UsageError: a run of that kind leaves no policy behind.
+            StoreError: the checkpoint is damaged, or the disk refuses.
+        """
+        with self.lock("dlm promote"):
+            return publish_checkpoint(self._layout, self.runs, self.versions, run_id, step)
 
     @property
     def references(self) -> Path:

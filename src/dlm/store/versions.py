@@ -21,10 +21,10 @@ from dlm.store.database import Database, damaged, from_json, plain_text, to_json
 from dlm.store.files import disk_faults, flush, flush_folder, sha256
 from dlm.store.layout import StoreLayout
 
-__all__ = ["VERSION_FILE", "Promotion", "Version", "VersionSpec", "Versions"]
+__all__ = ["ADAPTER_FILES", "VERSION_FILE", "Promotion", "Version", "VersionSpec", "Versions"]
 
 VERSION_FILE = "version.json"
-_REQUIRED = ("adapter_config.json", "adapter_model.safetensors")
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # what a version must have
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Versions:
             raise ValueError("a reward model is never current")
         if staging.parent != self._layout.staging:
             raise ValueError(f"{staging} is no staging folder of this store")
-        _require_complete(staging, dict.fromkeys(_REQUIRED))
+        _require_complete(staging, dict.fromkeys(ADAPTER_FILES))
         lineage = self.lineage(spec.parent) if spec.parent else ()
         if self._database.row("SELECT 1 FROM runs WHERE id = ?", (spec.run_id,)) is None:
             raise MissingRecordError(f"no run {spec.run_id} in this store")
@@ -318,7 +318,7 @@ def _require_complete(folder: Path, sizes: Mapping[str, int | None], name: str =
             continue
         if size is not None and found != size:
             faults.append(f"{file} has {found} bytes instead of {size}")
-        elif not found and file in _REQUIRED:
+        elif not found and file in ADAPTER_FILES:
             faults.append(f"{file} is empty")
     if faults:
         raise StoreError(

@@ -12,7 +12,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,18 +109,30 @@ def run_loop(
     checkpoint_folder: Path,
     *,
     selection: Selection | None = None,
+    enough: Callable[[], str] = lambda: "",
 ) -> LoopResult:
     """Train what the optimiser holds, from `progress` on, until the plan is done, nothing gets better or a stop is asked.
 
     `held_out` is scored every `plan.eval_every` steps and at the end; `selection` says which of those metrics decide the
-    best step. Without it no step is the best one, and nothing stops early.
+    best step. Without it no step is the best one, and nothing stops early for want of a better one. `enough` is asked after
+    each step where the recipe has `stop_on`: a reason to end the run there, "" for none.
 
     Raises:
         NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
         StoreError: the disk refuses a checkpoint; those before stay.
     """
     run = _Run(
-        model, objective, train, held_out, recipe, plan, optimizer, observer, checkpoint_folder, selection
+        model,
+        objective,
+        train,
+        held_out,
+        recipe,
+        plan,
+        optimizer,
+        observer,
+        checkpoint_folder,
+        selection,
+        enough,
     )
     return run.until_it_ends(progress)
 
@@ -140,10 +152,11 @@ class _Run:
         observer: Observer,
         folder: Path,
         selection: Selection | None,
+        enough: Callable[[], str],
     ) -> None:
         self.model, self.objective, self.train, self.held_out = model, objective, train, held_out
         self.recipe, self.optimizer = recipe, optimizer
-        self.observer, self.folder, self.selection = observer, folder, selection
+        self.observer, self.folder, self.selection, self.enough = observer, folder, selection, enough
         self.device = objective.layout.device
         self.world = current()
         self.gradients = Gradients(trainable(model))
@@ -158,7 +171,7 @@ class _Run:
         self.world.start_alike(trainable(self.model))
         last: dict[str, float] = {}
         asked = self._stop_asked()  # while the base was loading
-        early = _early_stop(progress, self.recipe)  # a run that goes on may have been through already
+        early = self._early_stop(progress)  # a run that goes on may have been through already
         with self.noise.added_to(self.model):
             while progress.step < self.plan.total_steps and not (asked or early):
                 progress, values = self._step(progress)
@@ -171,8 +184,8 @@ class _Run:
                     self.observer.metrics(progress.step, values)
                 last |= values
                 if not at_end:
-                    asked, early = self._stop_asked(), _early_stop(progress, self.recipe)
-                is_best = self.recipe.keep_best and progress.best_step == progress.step
+                    asked, early = self._stop_asked(), self._early_stop(progress)
+                is_best = self.recipe.keeps_best and progress.best_step == progress.step
                 if at_end or asked or early or is_best or progress.step % self.plan.save_every == 0:
                     self._save(progress)
         self.world.wait()  # until the last checkpoint is there for every process
@@ -180,6 +193,12 @@ class _Run:
 
     def _stop_asked(self) -> str:
         return self.world.agree(self.observer.stop_requested(), self.device)
+
+    def _early_stop(self, progress: Progress) -> str:
+        early = _early_stop(progress, self.recipe)
+        if early or self.recipe.stop_on == "never":
+            return early
+        return self.world.agree(self.enough(), self.device)  # only the main process reads the curves
 
     def _step(self, progress: Progress) -> tuple[Progress, dict[str, float]]:
         """One optimiser step, timed and counted."""
@@ -245,7 +264,7 @@ class _Run:
             self.optimizer,
             progress,
             keep_last=self.recipe.keep_last,
-            best=progress.best_step if self.recipe.keep_best else None,
+            best=progress.best_step if self.recipe.keeps_best else None,
         )
         self.observer.checkpoint_saved(progress.step)
 
