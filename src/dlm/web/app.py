@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from dlm import __version__
 from dlm.errors import DlmError
 from dlm.web import data_actions, data_tab, live, prompt_tab, training_actions, training_tab
+from dlm.web.answerer import Answerer
 from dlm.web.desk import Desk
 from dlm.web.live import Feed, Watcher
 from dlm.web.memory import Memory
@@ -28,7 +29,7 @@ def create_app(desk: Desk, keys: Keys) -> FastAPI:
     """The app for one document. Everything but `Guard` may assume that the caller is the person at this machine."""
     app = FastAPI(title="dlm", version=__version__, docs_url=None, redoc_url=None, lifespan=_alive)
     app.state.desk, app.state.keys = desk, keys
-    app.state.memory, app.state.feed = Memory(), Feed()
+    app.state.memory, app.state.feed, app.state.answerer = Memory(), Feed(), Answerer(desk.path)
     app.add_middleware(Guard, keys=keys)
     app.add_exception_handler(DlmError, _on_fault)
     app.add_exception_handler(HTTPException, _on_fault)
@@ -51,6 +52,7 @@ async def _alive(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         feed.end()
+        app.state.answerer.end()
         watcher.end()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -43,7 +44,8 @@ def serve(document: Path, port: int, opened: Callable[[str], None]) -> None:
             h11_max_incomplete_event_size=64 * 1024,
         )
         opened(f"http://{HOST}:{keys.port}/?token={keys.opening}")
-        _Server(config, app.state.feed).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # which uvicorn raises again once it has ended in order
+            _Server(config, app.state.feed).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):

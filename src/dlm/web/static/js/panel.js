@@ -48,7 +48,6 @@ export class Panel {
       this.lines = answer.lines;
       for (const line of this.lines) this.prepare(line);
       this.draw();
-      this.section.dataset.ready = String(Number(this.section.dataset.ready ?? 0) + 1);
       performance.mark(`dlm:${this.chart}`);
       if (this.section.querySelector(".numbers").open) this.fillTable();
     } catch (fault) {
@@ -124,6 +123,7 @@ export class Panel {
       this.scheduled = false;
       if (!this.drawn || !this.visible) return;
       this.drawn.setData(this.data());
+      this.count();
       this.showValues(null);
     });
   }
@@ -147,6 +147,12 @@ export class Panel {
     this.drawn = new uPlot(this.options(), this.data(), this.plot);
     this.drawLegend();
     this.tellInWords();
+    this.count();
+  }
+
+  /** How many points the picture has, for who looks at the page from outside. */
+  count() {
+    this.section.dataset.points = String(this.lines.reduce((sum, line) => sum + line.x.length, 0));
   }
 
   nothing(text) {
