@@ -213,7 +213,8 @@ def test_an_applied_pair_whose_section_was_edited_gives_way_to_the_document(
 def test_the_log_outlives_its_pairs_and_is_no_data_of_its_own(store: Store) -> None:
     store.signals.mirror_document("one", [mirrored(PAIR)])
     run_id = preference_run(store)
-    assert store.signals.log_use(run_id, [PAIR, PAIR]) == 2
+    assert store.signals.log_use(run_id, [PAIR, PAIR]) == 1
+    assert store.signals.log_use(run_id, [PAIR]) == 0
     (listed,) = find_signals(store.signals.index, SignalFilter("orpo"))
     assert listed.home == "document"
     assert store.signals.used_by([listed.id]) == {listed.id: (run_id,)}

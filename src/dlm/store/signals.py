@@ -180,7 +180,7 @@ class Signals:
             return self._mining.stage(run.id, [pair])[0]
 
     def log_use(self, run_id: int, signals: Iterable[NewSignal]) -> int:
-        """Record what a run consumes, as it is now; again, it changes nothing. Returns how many rows that were.
+        """Record what a run consumes, as it is now; again, it changes nothing. Returns how much of it was new.
 
         Raises:
             MissingRecordError: no such run.
@@ -191,10 +191,9 @@ class Signals:
             for signal in signals:
                 logged = identical(connection, signal, "home = 'log'")
                 signal_id = logged or insert_signal(connection, signal, home="log")
-                connection.execute(
+                count += connection.execute(
                     "INSERT OR IGNORE INTO signal_uses (signal_id, run_id) VALUES (?, ?)", (signal_id, run_id)
-                )
-                count += 1
+                ).rowcount
         return count
 
     def used_by(self, signal_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
