@@ -170,7 +170,9 @@ def show(request: Request, desk: AtDesk, asked: AskedFor) -> HTMLResponse:
 
 def _orders(tab: str) -> dict[str, str]:
     """The orders that make a difference: answers with a score have no margin, and no other answer to be longer than."""
-    return {k: v for k, v in ORDER_WORDS.items() if tab != "reward" or k in ("newest", "oldest", "best", "worst")}
+    return {
+        k: v for k, v in ORDER_WORDS.items() if tab != "reward" or k in ("newest", "oldest", "best", "worst")
+    }
 
 
 def _list(store: Store, asked: Asked) -> dict[str, Any]:
