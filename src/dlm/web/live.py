@@ -76,6 +76,9 @@ class Feed:
             yield self._told("reset" if lost else "hello", "{}", self._number if lost else seen)
             while not self._ended:
                 waker.clear()
+                if self._events and seen < self._events[0][0] - 1:  # a page too slow for what happened
+                    seen = self._number
+                    yield self._told("reset", "{}", seen)
                 for number, text in [event for event in self._events if event[0] > seen]:
                     seen = number
                     yield self._told("change", text, number)
@@ -120,6 +123,7 @@ class Watcher(threading.Thread):
         super().__init__(name="store watcher", daemon=True)
         self._desk, self._feed, self._trainers = desk, feed, trainers
         self._asked_to_end = threading.Event()
+        self.has_looked = threading.Event()  # what changes from then on is told
         self._statuses: Hashable = None
         self._states: Hashable = None
         self._signals: Hashable = None
@@ -162,6 +166,7 @@ class Watcher(threading.Thread):
             if change != number or now - looked >= _LIVENESS_S:
                 told = self._look(store, committed=change != number)
                 number, looked = change, now
+                self.has_looked.set()
                 if told:
                     self._feed.publish(told)
                 if not store.folder.exists():

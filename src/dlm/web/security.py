@@ -77,10 +77,11 @@ class Guard:
             return
         meter = _Meter(receive, self._max_body_bytes)
         try:
-            await self._app(scope, meter, _dressed(send, meter))
+            await self._app(scope, meter, meter.guarded(_dressed(send)))
         except _TooLargeError:
-            if not meter.answered:
-                await _too_large(self._max_body_bytes)(scope, receive, _dressed(send))
+            meter.too_large = True
+        if meter.too_large and not meter.answered:
+            await _too_large(self._max_body_bytes)(scope, receive, _dressed(send))
 
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that may not pass, None for one that may."""
@@ -131,27 +132,38 @@ class _TooLargeError(Exception):
 
 
 class _Meter:
-    """A `receive` that counts; `answered` once the application has begun its answer."""
+    """A `receive` that counts. Whatever the application makes of the end of a body that was too large is not sent."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
-        self._receive, self._limit, self._seen, self.answered = receive, limit, 0, False
+        self._receive, self._limit, self._seen = receive, limit, 0
+        self.answered = self.too_large = False
 
     async def __call__(self) -> Message:
         message = await self._receive()
         if message["type"] == "http.request":
             self._seen += len(message.get("body", b""))
             if self._seen > self._limit:
+                self.too_large = True
                 raise _TooLargeError
         return message
 
+    def guarded(self, send: Send) -> Send:
+        """`send`, which remembers that an answer has begun."""
 
-def _dressed(send: Send, meter: _Meter | None = None) -> Send:
+        async def wrapped(message: Message) -> None:
+            if self.too_large and not self.answered:
+                return
+            self.answered = True
+            await send(message)
+
+        return wrapped
+
+
+def _dressed(send: Send) -> Send:
     """A `send` that adds the headers of every answer."""
 
     async def wrapped(message: Message) -> None:
         if message["type"] == "http.response.start":
-            if meter is not None:
-                meter.answered = True
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
                 headers[name] = value
