@@ -14,7 +14,7 @@ from dlm.errors import DocumentError
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-MENTION = re.compile(r"\bdlm ([a-z]+)((?:[^\n`|]|\\\|)*)")
+MENTION = re.compile(r"\bdlm ([a-z]+(?:-[a-z]+)*)((?:[^\n`|]|\\\|)*)")
 HEADER = "---\ndlm_id: 01ARZ3NDEKTSV4RRFFQ69G5FAV\nbase_model: pocket\n---\n"
 
 

@@ -236,9 +236,14 @@ def test_a_tally_counts_what_is_stored(store: Store) -> None:
 def test_a_store_of_the_first_schema_gains_the_tables(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     both = database_module._migrations()
     monkeypatch.setattr(database_module, "_migrations", lambda: both[:1])
-    with home.store(DLM_ID) as old:
-        run_id = mine_run(old)
+    with home.store(DLM_ID) as old, old._database.transaction() as connection:
+        connection.execute(
+            "INSERT INTO runs (kind, method, status, recipe, data_hash, base, base_fingerprint, libraries, threads, layout,"
+            " seed, document_sha256, planned_steps, started_at)"
+            " VALUES ('mine', 'sway', 'complete', '{}', '', '', '', '{}', 1, '', 0, '', 0, '2026-01-31T10:03:11.042Z')"
+        )
     monkeypatch.undo()
+    run_id = 1
     with home.store(DLM_ID) as store:
         assert store.runs.get(run_id).kind == "mine"
         assert len(two(store, run_id)) == 2

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlm.document.surface import MIN_DECIDED
 from dlm.training.examples import Encoded, Example, Row, encode
-from dlm.training.findings import MIN_DECIDED, Finding, pair_findings, row_findings, surface_findings
+from dlm.training.findings import Finding, pair_findings, row_findings, surface_findings
 from dlm.training.pairs import Pair, PairExample, encode_pairs, select_pairs
 from tiny_training import ByteChat, chat_row
 

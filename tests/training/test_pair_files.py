@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlm.document.json_lines import MAX_PROBLEMS
 from dlm.errors import DocumentError, UsageError
-from dlm.training.json_lines import MAX_PROBLEMS
 from dlm.training.pair_files import (
     MAX_RESPONSES,
     Scalar,

@@ -7,9 +7,10 @@ from importlib.util import find_spec
 
 from dlm.errors import MissingExtraError
 
-__all__ = ["TRAIN_PACKAGES", "install_train", "installed_versions", "require_training"]
+__all__ = ["TRAIN_PACKAGES", "install_train", "installed_versions", "require_training", "require_web"]
 
 TRAIN_PACKAGES = ("torch", "transformers", "peft", "safetensors", "tokenizers")
+WEB_PACKAGES = ("fastapi", "uvicorn", "jinja2", "multipart")
 
 _INSTALL_TORCH = "pip install torch==2.13.0"
 _INSTALL_EXTRA = "pip install 'dlm[train]'"
@@ -47,4 +48,19 @@ def require_training(command: str) -> None:
             f"{command} needs the training extra, which is not installed",
             found=f"no {', no '.join(missing)}",
             next_step=install_train(),
+        )
+
+
+def require_web(command: str) -> None:
+    """Call before importing anything of the web room.
+
+    Raises:
+        MissingExtraError: a package of the web extra cannot be imported here.
+    """
+    missing = [name for name in WEB_PACKAGES if find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"{command} needs the web extra, which is not installed",
+            found=f"no {', no '.join(missing)}",
+            next_step="pip install 'dlm[web]'   (from a source checkout: pip install '.[web]')",
         )

@@ -39,10 +39,14 @@ EPILOG = (
 
 @dataclass(frozen=True)
 class Entry:
-    """A command as `dlm --help` shows it; its module is `dlm.cli.commands.<name>`."""
+    """A command as `dlm --help` shows it; its module is `dlm.cli.commands.<name>` unless it says otherwise.
+
+    The module's function has the module's name.
+    """
 
     section: str
     help: str
+    module: str = ""
 
 
 COMMANDS = {
@@ -54,12 +58,15 @@ COMMANDS = {
     "eval": Entry("Improve", "Prove versions on the document's suites, with intervals."),
     "gate": Entry("Improve", "Ask the document's gate whether a version may become current."),
     "grader": Entry("Improve", "List graders, check one before it is believed, grade a file."),
+    "import": Entry("Improve", "Bring preference data, votes and past runs in.", "import_data"),
+    "export-data": Entry("Improve", "Write preference data for other tools, or for dlm.", "export_data"),
     "export": Entry("Teach", "Write a version as plain PEFT files or a merged model."),
     "demo": Entry("Teach", "See the whole loop once, on an example document."),
     "show": Entry("See", "What dlm knows about a document: versions, runs, size."),
     "metrics": Entry("See", "The curves of a training run as numbers."),
     "diagnose": Entry("See", "Read the curves of a run or file: what is wrong, what to keep."),
     "checkpoints": Entry("See", "The checkpoints of a run, and which one to keep."),
+    "ui": Entry("See", "Runs, curves and preference data in the browser, live."),
     "doctor": Entry("See", "What this machine has, and what dlm will do with it."),
     "promote": Entry("Keep house", "Make a version the current one."),
     "rollback": Entry("Keep house", "Go back to the version that was current before."),
@@ -76,8 +83,9 @@ class App(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(importlib.import_module(f"dlm.cli.commands.{cmd_name}"), cmd_name)
-        name_variables(command, f"DLM_{cmd_name.upper()}")
+        module = COMMANDS[cmd_name].module or cmd_name
+        command: click.Command = getattr(importlib.import_module(f"dlm.cli.commands.{module}"), module)
+        name_variables(command, f"DLM_{cmd_name.upper().replace('-', '_')}")
         return command
 
     def resolve_command(

@@ -1,26 +1,19 @@
-"""From a document's path to its store, for the commands that only look things up.
-
-They need nothing of a document but its id, so a document that somebody is in the middle of editing, with problems in
-it, still shows its versions and runs.
-"""
+"""From a document's path to its store, with the words that a command says about it."""
 
 from __future__ import annotations
 
-import os
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlm.cli.output import Output, typed
-from dlm.errors import DocumentError, MissingRecordError
+from dlm.errors import MissingRecordError
 
 if TYPE_CHECKING:
-    from dlm.document import Document
     from dlm.store import Run, Store
+    from dlm.workflow.project import Project
 
 __all__ = [
-    "Project",
     "find_project",
     "is_document",
     "open_store",
@@ -30,51 +23,21 @@ __all__ = [
     "warn_of_copy_at",
 ]
 
-_HEADER = re.compile(r"\A\ufeff?---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
-_ID = re.compile(r"""^dlm_id:[ \t]*["']?([0-9A-HJKMNP-TV-Z]{26})["']?[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Project:
-    """A document on disk: its id, and its content where it has no problems."""
-
-    path: Path
-    dlm_id: str
-    document: Document | None
-    n_problems: int
-
-    @property
-    def declares_gate(self) -> bool:
-        """Whether its header has a gate; a document with problems is not read that far."""
-        return self.document is not None and self.document.header.gate is not None
+# What lies behind these doors reads headers (pydantic, YAML), which `dlm --help` does without.
 
 
 def find_project(path: Path) -> Project:
-    """Read a document, or at least its id.
+    """`dlm.workflow.project.find_project`."""
+    from dlm.workflow.project import find_project
 
-    Raises:
-        DlmError: the file cannot be read, or it has problems and no id either.
-    """
-    from dlm.document import load  # pydantic and YAML: not for --help
-
-    try:
-        document = load(path)
-    except DocumentError as error:
-        dlm_id = _read_id(path)
-        if not dlm_id:
-            raise
-        return Project(path, dlm_id, None, len(error.problems))
-    return Project(path, document.header.dlm_id, document, 0)
+    return find_project(path)
 
 
-def _read_id(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    header = _HEADER.search(text)
-    found = _ID.search(header[1]) if header else None
-    return found[1] if found else ""
+def runs_as_they_are(store: Store) -> list[tuple[Run, str]]:
+    """`dlm.workflow.project.runs_as_they_are`."""
+    from dlm.workflow.project import runs_as_they_are
+
+    return runs_as_they_are(store)
 
 
 def open_store(output: Output, path: Path) -> Store:
@@ -98,18 +61,14 @@ def open_store(output: Output, path: Path) -> Store:
 
 def warn_of_copy(output: Output, store: Store, path: Path) -> None:
     """Warn when another file, still there, carries this document's id: the store is that one's, and `train` refuses."""
-    owner = store.document()
-    if owner is None or _read_id(owner) != store.dlm_id:
-        return
-    try:
-        if os.path.samefile(owner, path):  # a link, or another spelling of one path
-            return
-    except OSError:
-        return
-    output.warn(
-        f"two documents carry the dlm_id {store.dlm_id}; its versions and runs are those of {owner}. "
-        f"{typed('dlm', 'init', '--new-id', str(path))} makes {path} a document of its own"
-    )
+    from dlm.workflow.project import owner_of_copy
+
+    owner = owner_of_copy(store, path)
+    if owner is not None:
+        output.warn(
+            f"two documents carry the dlm_id {store.dlm_id}; its versions and runs are those of {owner}. "
+            f"{typed('dlm', 'init', '--new-id', str(path))} makes {path} a document of its own"
+        )
 
 
 def warn_of_copy_at(output: Output, path: Path) -> None:
@@ -158,15 +117,3 @@ def pick_training_run(store: Store, document: Path, run_id: int | None) -> Run:
             "nothing was trained yet: there are no curves", next_step=typed("dlm", "train", str(document))
         )
     return trained[-1]
-
-
-def runs_as_they_are(store: Store) -> list[tuple[Run, str]]:
-    """The runs with their true status: one that is `running` while nobody holds the lock was interrupted.
-
-    The next training records that; until then a reader has to see it.
-    """
-    free_before = store.holder() is None
-    runs = store.runs.list()
-    # Asked twice, around the list: a training that starts or ends just now must not look dead.
-    nobody = free_before and any(run.status == "running" for run in runs) and store.holder() is None
-    return [(run, "interrupted" if nobody and run.status == "running" else run.status) for run in runs]

@@ -143,6 +143,14 @@ class Database:
             self.path, busy_timeout_s=busy_timeout_s, every_commit_to_disk=every_commit_to_disk
         )
 
+    def in_memory(self) -> Database:
+        """A copy that only this process sees, and that can be written: what a read-only store is indexed in."""
+        with _explained(self.path):
+            connection = sqlite3.connect(":memory:", isolation_level=None)
+            self._connection.backup(connection)
+            connection.row_factory = sqlite3.Row
+        return Database(self.path, connection, read_only=False)
+
     def close(self) -> None:
         """Close the connection; closing twice does nothing."""
         with _explained(self.path):

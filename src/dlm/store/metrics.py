@@ -24,7 +24,7 @@ from dlm.curves import Series, unit_of
 from dlm.errors import MissingRecordError, StoreError
 from dlm.store.database import Database, damaged
 
-__all__ = ["MetricWriter", "Metrics"]
+__all__ = ["MetricWriter", "Metrics", "points_from"]
 
 COMPACT_ROWS = 4096  # rows of one series before they become a blob; below that, rows read fast enough
 _FLUSH_SECONDS = 0.5
@@ -91,6 +91,20 @@ class Metrics:
                     points = _read_points(self._database, run_id, self._name_id(name))
                     found[name] = Series(name, unit_of(name), points.steps, points.values, points.times)
         return found
+
+    def add_series(self, run_id: int, series: Series) -> None:
+        """Give a run that is over a whole curve at once, in place of what it has of that name; steps must rise.
+
+        Raises:
+            MissingRecordError: no such run.
+        """
+        self._require_run(run_id)
+        if len(series) and not np.all(series.steps[1:] > series.steps[:-1]):
+            raise ValueError("the steps of a series rise")
+        with self._database.transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO metric_names (name) VALUES (?)", (series.name,))
+            name_id = self._name_id(series.name)
+            _replace(connection, run_id, name_id, _Points(series.steps, series.values, series.times))
 
     def last_time(self, run_id: int) -> float | None:
         """When the newest point of a run was logged, in seconds since 1970; None without points."""
@@ -329,10 +343,24 @@ def _read_points(database: Database, run_id: int, name_id: int) -> _Points:
     return _Points(steps[chosen], values[chosen], times[chosen])
 
 
-def _read_rows(database: Database, run_id: int, name_id: int) -> _Points:
+def points_from(database: Database, run_id: int, name_id: int, step: int | None) -> _Points:
+    """One series from `step` on, that step included; None: all of it. Blobs are read only where they reach that far."""
+    if step is not None:
+        reaching = database.row(
+            "SELECT 1 FROM metric_blobs WHERE run_id = ? AND name_id = ? AND last_step >= ?",
+            (run_id, name_id, step),
+        )
+        if reaching is None:
+            return _read_rows(database, run_id, name_id, step)
+    points = _read_points(database, run_id, name_id)
+    first = 0 if step is None else int(np.searchsorted(points.steps, step))
+    return _Points(points.steps[first:], points.values[first:], points.times[first:])
+
+
+def _read_rows(database: Database, run_id: int, name_id: int, step: int = -(2**63)) -> _Points:
     rows = database.rows(
-        "SELECT step, value, time FROM metric_rows WHERE run_id = ? AND name_id = ? ORDER BY step",
-        (run_id, name_id),
+        "SELECT step, value, time FROM metric_rows WHERE run_id = ? AND name_id = ? AND step >= ? ORDER BY step",
+        (run_id, name_id, step),
     )
     if not rows:
         return _Points(np.empty(0, np.int64), np.empty(0), np.empty(0))

@@ -14,11 +14,13 @@ from dlm.store.checkpoints import SAVED, SavedCheckpoint, list_checkpoints, publ
 from dlm.store.database import Database, utc_now
 from dlm.store.evaluation import Evaluations
 from dlm.store.files import disk_faults
+from dlm.store.following import Following
 from dlm.store.layout import StoreLayout, create_home, home_exists, home_root
 from dlm.store.lock import Holder, StoreLock, holder
 from dlm.store.metrics import Metrics
 from dlm.store.mining import Mining
 from dlm.store.runs import Runs
+from dlm.store.signals import Signals
 from dlm.store.upkeep import PruneReport, Recovery, prune, recover
 from dlm.store.versions import Version, Versions
 
@@ -85,12 +87,15 @@ class Store:
             raise
         self.runs = Runs(self._database, self._require_lock)
         self.metrics = Metrics(self._database)
+        self.following = Following(self._database)
         self.mining = Mining(self._database)
         self.evaluations = Evaluations(self._database)
+        self.signals = Signals(self._database, self.runs, self.mining)
         self.versions = Versions(self._database, layout, dlm_id, self._require_lock)
 
     def close(self) -> None:
         """Close the database; the store cannot be used afterwards."""
+        self.signals.close()
         self._database.close()
 
     def __enter__(self) -> Store:

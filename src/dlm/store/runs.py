@@ -58,11 +58,12 @@ class Run(RunSpec):
     finished_at: str | None = None
     message: str = ""
     version: str | None = None
+    imported: Mapping[str, Any] | None = None  # where it was trained, for a run that `dlm import` brought
 
     @property
     def resumable(self) -> bool:
         """Whether the run may go on from its newest checkpoint."""
-        return self.status in _RESUMABLE
+        return self.status in _RESUMABLE and self.imported is None
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,39 @@ class Runs:
                 and not connection.execute("SELECT 1 FROM versions WHERE name = ?", (parent,)).fetchone()
             ):
                 raise MissingRecordError(f"no version {parent} in this store", next_step="dlm show DOCUMENT")
+            cursor = connection.execute(
+                f"INSERT INTO runs ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+                tuple(values.values()),
+            )
+        return self.get(int(cursor.lastrowid or 0))
+
+    def record(
+        self,
+        spec: RunSpec,
+        *,
+        status: str,
+        started_at: str = "",
+        finished_at: str | None = None,
+        message: str = "",
+        imported: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Record a run that is over: no process works on it, so that it takes no lock. Times are now where none is given.
+
+        `imported` is where it was trained, if not here.
+        """
+        if spec.kind not in RUN_KINDS or status not in RUN_STATUSES or status == "running":
+            raise ValueError(f"no run that is over: {spec.kind!r}, {status!r}")
+        now = utc_now()
+        values = {name: getattr(spec, name) for name in _SPEC_COLUMNS}
+        values |= {name: to_json(dict(values[name])) for name in _JSON_COLUMNS}
+        values |= {
+            "status": status,
+            "started_at": started_at or now,
+            "finished_at": finished_at or started_at or now,
+            "message": plain_text(message),
+            "imported": None if imported is None else to_json(dict(imported)),
+        }
+        with self._database.transaction() as connection:
             cursor = connection.execute(
                 f"INSERT INTO runs ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
                 tuple(values.values()),
@@ -230,7 +264,8 @@ class Runs:
 
     def _run(self, row: sqlite3.Row) -> Run:
         values = {item.name: row[item.name] for item in fields(Run)}
-        values |= {name: from_json(values[name], self._database.path) for name in _JSON_COLUMNS}
+        known = (*_JSON_COLUMNS, *(["imported"] if values["imported"] is not None else []))
+        values |= {name: from_json(values[name], self._database.path) for name in known}
         return Run(**values)
 
 

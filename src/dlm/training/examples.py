@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from dlm.document import Document, gather_sources
+from dlm.document.json_lines import LineError, known_fields, one_turn, read_json_lines, text_of
 from dlm.errors import UsageError
-from dlm.training.json_lines import LineError, known_fields, one_turn, read_json_lines, text_of
 
 __all__ = [
     "Encoded",

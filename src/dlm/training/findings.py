@@ -10,22 +10,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final
 
+from dlm.document.surface import FEATURES, WANTED, Level, guess, tells
 from dlm.training.examples import Encoded, Row, SkippedRow
 from dlm.training.pairs import PairExample, SkippedPair
 
 __all__ = ["Finding", "pair_findings", "row_findings", "surface_findings"]
 
-MIN_DECIDED: Final = 8
-"""Pairs that a feature must decide before it is reported. Eight coin flips that all fall the same way are one in 128."""
-MIN_SHARE: Final = 0.95
-"""Share of pairs that a feature must decide the right way. Ties count against it, so that it tells the sides apart in
-nearly every pair: what helps in half of them, as the style of an answer may, is no finding. White space is never meant,
-so there ties stand apart, and any number of pairs from `MIN_DECIDED` on that lean one way is a finding."""
 EXAMPLES: Final = 5  # places named for a finding about all pairs
-
-Level = Literal["warning", "note"]
 
 
 @dataclass(frozen=True)
@@ -103,91 +96,6 @@ def _times(n: int) -> str:
 # --- what the surface gives away ------------------------------------------------------------------------------
 
 
-class _Feature(NamedTuple):
-    """A measure of one answer; of the two in a pair, the one with more of it is guessed to be the chosen one.
-
-    `more` and `less` say what the chosen answers have in common when that guess, or its opposite, is right.
-    """
-
-    kind: str
-    level: Level  # white space is a warning
-    measure: Callable[[str, tuple[int, ...]], float | None]
-    more: str
-    less: str
-    advice: str
-
-
-_STRIP: Final = "strip it from the answers, or every model learns it before anything else"
-_WANTED: Final = "if that is not what you want to teach, add pairs where both answers are alike in it"
-
-
-def _ends_with_punctuation(text: str) -> bool:
-    return text.rstrip().endswith((".", "!", "?", "…", "。", "！", "？", ":", ";"))
-
-
-def _capital(text: str) -> bool | None:
-    first = text.lstrip()[:1]
-    return first.isupper() if first.isupper() or first.islower() else None
-
-
-_FEATURES: Final = (
-    _Feature(
-        "line_endings",
-        "warning",
-        lambda text, ids: "\r" in text,
-        "the chosen answers have Windows line ends (CR LF), the rejected ones do not",
-        "the rejected answers have Windows line ends (CR LF), the chosen ones do not",
-        "write all of them with the same line ends, or every model learns the difference before anything else",
-    ),
-    _Feature(
-        "final_newline",
-        "warning",
-        lambda text, ids: text.endswith(("\n", "\r")),
-        "the chosen answers end with a line end, the rejected ones do not",
-        "the rejected answers end with a line end, the chosen ones do not",
-        _STRIP,
-    ),
-    _Feature(
-        "trailing_space",
-        "warning",
-        lambda text, ids: text.rstrip("\r\n") != text.rstrip(),
-        "the chosen answers end with a space, the rejected ones do not",
-        "the rejected answers end with a space, the chosen ones do not",
-        _STRIP,
-    ),
-    _Feature(
-        "leading_space",
-        "warning",
-        lambda text, ids: text != text.lstrip(),
-        "the chosen answers begin with white space, the rejected ones do not",
-        "the rejected answers begin with white space, the chosen ones do not",
-        _STRIP,
-    ),
-    _Feature(
-        "first_letter_case",
-        "note",
-        lambda text, ids: _capital(text),
-        "the chosen answers begin with a capital, the rejected ones with a small letter",
-        "the chosen answers begin with a small letter, the rejected ones with a capital",
-        _WANTED,
-    ),
-    _Feature(
-        "final_punctuation",
-        "note",
-        lambda text, ids: _ends_with_punctuation(text),
-        "the chosen answers end with a punctuation mark, the rejected ones do not",
-        "the rejected answers end with a punctuation mark, the chosen ones do not",
-        _WANTED,
-    ),
-    _Feature(
-        "length",
-        "note",
-        lambda text, ids: len(ids),
-        "the chosen answer is the longer one in tokens",
-        "the chosen answer is the shorter one in tokens",
-        "if it is not length that you want to teach, add pairs where the better answer is as long as the other",
-    ),
-)
 _TOKENS: Final[dict[str, Callable[[tuple[int, ...]], int]]] = {
     "first_token": lambda ids: ids[0],
     "last_token": lambda ids: ids[-2:][0],  # the one before the end token, which ends every answer
@@ -218,10 +126,13 @@ def surface_findings(examples: Sequence[PairExample]) -> list[Finding]:
         if example.pair.chosen.split() == example.pair.rejected.split()
     ]
     found: set[str] = set()
-    for feature in _FEATURES:
-        guesses = _guesses(feature, examples)
+    for feature in FEATURES:
+        guesses = [
+            guess(feature, (one.pair.chosen, one.pair.rejected), (len(one.chosen), len(one.rejected)))
+            for one in examples
+        ]
         direction = 1 if sum(guesses) >= 0 else -1
-        if _tells(guesses, direction, ties_apart=feature.level == "warning"):
+        if tells(guesses, direction, ties_apart=feature.level == "warning"):
             what = feature.more if direction > 0 else feature.less
             found.add(feature.kind)
             wins = [guess == direction for guess in guesses]
@@ -230,10 +141,10 @@ def surface_findings(examples: Sequence[PairExample]) -> list[Finding]:
             )
     for kind, token_of in _TOKENS.items():
         guesses = _token_guesses(examples, token_of)
-        if _tells(guesses, 1, ties_apart=False) and found.isdisjoint(_EXPLAINED_BY[kind]):
+        if tells(guesses, 1, ties_apart=False) and found.isdisjoint(_EXPLAINED_BY[kind]):
             what = f"the {kind.replace('_', ' ')} alone tells chosen from rejected answers"
             wins = [guess == 1 for guess in guesses]
-            findings.append(_finding(kind, "warning", f"{what}; {_WANTED}", wins, examples))
+            findings.append(_finding(kind, "warning", f"{what}; {WANTED}", wins, examples))
     return findings
 
 
@@ -246,26 +157,6 @@ def _finding(
         :EXAMPLES
     ]  # pairs of scored answers share their better answer's line
     return Finding(kind, level, message, named, len(places) / len(wins))
-
-
-def _tells(guesses: Sequence[int], direction: int, *, ties_apart: bool) -> bool:
-    """Whether guesses are right often enough to report the feature that made them."""
-    decided = len(guesses) - guesses.count(0)
-    judged = decided if ties_apart else len(guesses)
-    return decided >= MIN_DECIDED and guesses.count(direction) >= MIN_SHARE * judged
-
-
-def _guesses(feature: _Feature, examples: Iterable[PairExample]) -> list[int]:
-    """Per pair: 1 where the chosen answer has more of the feature, -1 where the rejected one has, 0 for a tie."""
-    guesses = []
-    for example in examples:
-        chosen = feature.measure(example.pair.chosen, example.chosen)
-        rejected = feature.measure(example.pair.rejected, example.rejected)
-        if chosen is None or rejected is None:
-            guesses.append(0)
-        else:
-            guesses.append((chosen > rejected) - (chosen < rejected))
-    return guesses
 
 
 def _token_guesses(examples: Sequence[PairExample], token_of: Callable[[tuple[int, ...]], int]) -> list[int]:

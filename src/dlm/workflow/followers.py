@@ -30,6 +30,7 @@ from dlm.training import (
 from dlm.workflow.interrupt import StopRequest, stop_on_signals
 from dlm.workflow.loading import Loaded, load_phase
 from dlm.workflow.material import Files, base_of, read_material
+from dlm.workflow.signals import StoredSignals
 from dlm.workflow.views import Phase, TrainView
 
 __all__ = ["Followers", "StartMeasures", "Ticket", "follow"]
@@ -44,6 +45,7 @@ class Ticket:
     start: Version | None
     files: Files
     reverted: Collection[str]  # keys of pairs that are not to be trained on
+    stored: StoredSignals  # what is read of the store
     precision: str | None
     references: Path
     resumed: Run | None
@@ -113,7 +115,9 @@ def follow(path: Path, device: str, world: World, view: TrainView) -> None:
                 ticket.phase,
                 ticket.resolved,
                 ticket.start,
-                read_material(document, path, spec, ticket.files, view, reverted=ticket.reverted),
+                read_material(
+                    document, path, spec, ticket.files, view, reverted=ticket.reverted, stored=ticket.stored
+                ),
                 device=device,
                 precision=ticket.precision,
                 references=ticket.references,

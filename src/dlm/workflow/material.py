@@ -10,6 +10,7 @@ from pathlib import Path
 from dlm.bases import BaseSpec, resolve_base
 from dlm.document import Document
 from dlm.errors import BaseModelError
+from dlm.store import Signal
 from dlm.training import (
     Pair,
     Row,
@@ -21,9 +22,13 @@ from dlm.training import (
     rows_of_document,
 )
 from dlm.workflow.rewards import Rewards, read_rewards
+from dlm.workflow.signals import NOTHING_STORED, StoredSignals
 from dlm.workflow.views import TrainOptions, TrainView
 
-__all__ = ["Files", "Material", "base_of", "read_material", "say_what_is_not_used"]
+__all__ = ["STORE", "Files", "Material", "base_of", "read_material", "say_what_is_not_used"]
+
+
+STORE = "store"  # the origin of what the store itself holds
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Material:
     pairs: Sequence[Pair]
     scalars: Sequence[Scalar]
     reverted: Collection[str] = frozenset()  # as `read_material` was told
+    stored: StoredSignals = NOTHING_STORED  # likewise; its pairs and scalars are among those above
 
     @property
     def sections(self) -> dict[str, int]:
@@ -120,10 +126,15 @@ def read_material(
     view: TrainView,
     *,
     reverted: Collection[str],
+    stored: StoredSignals = NOTHING_STORED,
 ) -> Material:
-    """Read rows, pairs and scored answers of the document and of the files beside it.
+    """Read rows, pairs and scored answers of the document, of the files beside it, and of the store.
+
+    A stored signal's place is `store:NUMBER`. Its pairs stand after the document's and the files', so that of equal
+    ones those are kept.
 
     Args:
+        stored: the store's own signals, or none.
         reverted: `review.reverted_keys` of the document's store. A mined pair with one of them is marked; a pair that
             somebody wrote by hand is theirs, whatever was reverted.
 
@@ -141,8 +152,31 @@ def read_material(
     ]
     for file in files.pairs:
         pairs.extend(read_pairs_file(file, system_prompt))
+    pairs.extend(_stored_pair(signal, reverted) for signal in stored.pairs)
     scalars = [scalar for file in files.scalars for scalar in read_scalars_file(file, system_prompt)]
-    return Material(document, path, spec, files, rows, pairs, scalars, reverted)
+    scalars.extend(_stored_scalar(signal) for signal in stored.scalars)
+    return Material(document, path, spec, files, rows, pairs, scalars, reverted, stored)
+
+
+def _stored_pair(signal: Signal, reverted: Collection[str]) -> Pair:
+    mined = signal.source == "mined"
+    return Pair(
+        signal.prompt,
+        signal.chosen,
+        signal.rejected,
+        STORE,
+        signal.id,
+        mined,
+        signal.chosen_score,
+        signal.rejected_score,
+        reverted=mined and signal.key in reverted,
+    )
+
+
+def _stored_scalar(signal: Signal) -> Scalar:
+    """Scores are compared within one judge and scale: a vote says nothing about a grader's 7.5."""
+    scale = f"{signal.source} {signal.judge} {signal.scale}"
+    return Scalar(signal.prompt, signal.chosen, signal.chosen_score or 0.0, STORE, signal.id, scale)
 
 
 def say_what_is_not_used(document: Document, view: TrainView) -> None:

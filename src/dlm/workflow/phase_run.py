@@ -26,6 +26,7 @@ from dlm.training import (
     train_phase,
 )
 from dlm.workflow import resuming
+from dlm.workflow.consumption import log_consumption
 from dlm.workflow.followers import Followers, Ticket
 from dlm.workflow.interrupt import StopRequest
 from dlm.workflow.loading import Loaded, brief, hash_of_data, load_phase, method_of
@@ -83,9 +84,11 @@ class PhaseRun:
             system_prompt=material.document.header.system_prompt,
             flags=self.invocation.knobs,
             then=self.then,
+            signals=material.stored.as_of,
         )
         run = store.runs.start(self._spec(loaded, facts))
         with self._recorded(run), loaded.in_use():
+            log_consumption(store, run, material, loaded.prepared)
             return self._train(run, self.resolved, loaded, measured)
 
     def go_on(self, run: Run) -> RunReport:
@@ -120,9 +123,9 @@ class PhaseRun:
             )
         material, references = invocation.material, invocation.store.references
         then = [recipe_of(phase, material, invocation.knobs) for phase in self.then]
-        files, reverted = material.files, material.reverted
+        files, reverted, stored = material.files, material.reverted, material.stored
         invocation.followers.load(
-            Ticket(self.phase, resolved, start, files, reverted, precision, references, run, then)
+            Ticket(self.phase, resolved, start, files, reverted, stored, precision, references, run, then)
         )
         return load_phase(
             self.phase,

@@ -64,6 +64,9 @@ class RunFacts:
         default_factory=dict
     )  # knobs on the command line, those of later phases too
     then: Sequence[Phase] = ()  # the phases that were to follow
+    signals: Sequence[Any] | None = (
+        None  # the state of the store's signals that it reads; None: none are read
+    )
 
     @classmethod
     def of(
@@ -77,6 +80,7 @@ class RunFacts:
         system_prompt: str | None,
         flags: Mapping[str, Any],
         then: Sequence[Phase],
+        signals: tuple[int, str] | None,
     ) -> RunFacts:
         """The facts of a run about to start."""
         return cls(
@@ -96,6 +100,7 @@ class RunFacts:
             origins=resolved.stated(),
             flags=dict(flags),
             then=list(then),
+            signals=signals,
         )
 
     @classmethod
@@ -111,6 +116,11 @@ class RunFacts:
     def stored(self) -> Stored:
         """What was chosen when the run began."""
         return Stored(Plan(**self.plan), self.layout, self.products)
+
+    @property
+    def as_of(self) -> tuple[int, str] | None:
+        """The state of the store's signals that the run reads, for `stored_signals`."""
+        return None if self.signals is None else (int(self.signals[0]), str(self.signals[1]))
 
     @property
     def files(self) -> Files:
@@ -134,7 +144,7 @@ def find_unfinished(store: Store, options: TrainOptions, path: Path, view: Train
         UsageError: --resume, and there is nothing to go on with.
     """
     wanted = _PHASES if options.phase == "all" else (options.phase,)
-    runs = [run for run in store.runs.list() if run.kind in _PHASES]
+    runs = [run for run in store.runs.list() if run.kind in _PHASES and run.imported is None]
     resumable = [run for run in runs if run.resumable and run.kind in wanted]
     pending = [
         run

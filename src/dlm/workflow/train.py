@@ -25,6 +25,7 @@ from dlm.workflow.material import Files, Material, base_of, read_material, say_w
 from dlm.workflow.phase_run import Invocation, PhaseRun
 from dlm.workflow.phases import plan_phases, recipe_of, refuse_unread, warn_of_unread, with_adapter_of
 from dlm.workflow.resuming import RunFacts
+from dlm.workflow.signals import NOTHING_STORED, stored_signals
 from dlm.workflow.views import (
     Briefing,
     Phase,
@@ -85,11 +86,13 @@ def _lead(document_path: Path, options: TrainOptions, view: TrainView, followers
         with store.lock(f"dlm train {document_path.name}"), stop_on_signals(view.stopping) as stop:
             unfinished = resuming.find_unfinished(store, options, document_path, view)
             files, knobs = Files.of(options), options.knobs
+            stored = stored_signals(store) if options.stored else NOTHING_STORED
             if unfinished is not None and options.resume:
                 facts = RunFacts.read(unfinished)
                 files, knobs = files.or_else(facts.files), {**facts.flags, **knobs}
+                stored = stored_signals(store, facts.as_of) if facts.as_of else NOTHING_STORED
             material = read_material(
-                document, document_path, spec, files, view, reverted=reverted_keys(store)
+                document, document_path, spec, files, view, reverted=reverted_keys(store), stored=stored
             )
             invocation = Invocation(material, options.device, knobs, store, view, stop, followers)
             if unfinished is not None and options.resume:
@@ -115,10 +118,14 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
     store = Home.open().find(document.header.dlm_id)
     current: Version | None = None
     reverted: frozenset[str] = frozenset()
+    stored = NOTHING_STORED
     if store is not None:
         with store:
             current, reverted = store.versions.current(), reverted_keys(store)
-    material = read_material(document, document_path, spec, Files.of(options), view, reverted=reverted)
+            stored = stored_signals(store) if options.stored else stored
+    material = read_material(
+        document, document_path, spec, Files.of(options), view, reverted=reverted, stored=stored
+    )
     phases = plan_phases(options, material, view)
     warn_of_unread(options, phases, view)
     previews = []

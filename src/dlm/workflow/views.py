@@ -49,6 +49,7 @@ class TrainOptions:
     suite: str | None = None
     grader: str | None = None
     allow: Callable[[Sequence[str]], None] = lambda argv: None
+    stored: bool = True  # use the store's own signals: imported pairs, votes, experiments
     resume: bool = False
     fresh: bool = False
     device: str = "auto"

@@ -12,11 +12,12 @@ import click
 from dlm.cli.mining_summary import mining_counts, mining_summary
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, duration, json_option, local_minute, plural, size, typed
-from dlm.cli.project import Project, find_project, open_store, runs_as_they_are, warn_of_copy
+from dlm.cli.project import find_project, open_store, runs_as_they_are, warn_of_copy
 from dlm.cli.run_comparison import compare_runs, print_comparison
 
 if TYPE_CHECKING:
     from dlm.store import Run, Store
+    from dlm.workflow.project import Project
 
 __all__ = ["show"]
 

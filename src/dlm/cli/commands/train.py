@@ -111,6 +111,11 @@ FILE = click.Path(path_type=Path)
 )
 @click.option("--no-mined", is_flag=True, help="Leave out pairs that were mined.")
 @click.option(
+    "--no-stored",
+    is_flag=True,
+    help="Leave out what the store holds beside the document: imported pairs, scored answers and votes.",
+)
+@click.option(
     "--keep-last", type=click.IntRange(1), metavar="N", help="Checkpoints to keep of a run.  [default: 3]"
 )
 @click.option(
@@ -151,6 +156,7 @@ def train(
     grader: str | None,
     min_margin: float | None,
     no_mined: bool,
+    no_stored: bool,
     keep_last: int | None,
     keep_best: bool,
     dry_run: bool,
@@ -204,6 +210,7 @@ def train(
             suite=suite,
             grader=grader,
             allow=lambda argv: require_consent(argv, document=document, home=Home.open(), trust=trust),
+            stored=not no_stored,
             resume=resume,
             fresh=fresh,
             device=device,

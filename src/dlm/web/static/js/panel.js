@@ -1,0 +1,372 @@
+// One chart: its lines, marks, values under the cursor, zoom by mouse and keyboard. Drawn only while it is in view.
+import { fetchChart } from "/static/js/curves.js";
+import { duration, percent, short } from "/static/js/format.js";
+import { colour, marksPlugin, withAlpha } from "/static/js/marks.js";
+
+const MOST_APPENDED = 6000; // points of a line before it is bucketed anew
+const RUN_COLOURS = ["rate", "norm", "extra", "chosen", "rejected", "accuracy", "neutral"];
+
+export class Panel {
+  /** `office` has {view, marks, zoom(low, high), say(text)} and is shared by the panels of the page. */
+  constructor(section, office) {
+    this.section = section;
+    this.office = office;
+    this.chart = section.dataset.chart;
+    this.names = new Set(section.dataset.names.split(" ").filter(Boolean));
+    this.plot = section.querySelector(".plot");
+    this.legend = section.querySelector(".legend");
+    this.title = section.querySelector("h3").firstChild.textContent.trim();
+    this.drawn = null;
+    this.visible = false;
+    this.stale = true;
+    this.failedAt = 0;
+    this.plot.addEventListener("keydown", (event) => this.onKey(event));
+    const numbers = section.querySelector(".numbers");
+    numbers.addEventListener("toggle", () => numbers.open && this.fillTable());
+    new ResizeObserver(() => this.fit()).observe(this.plot);
+  }
+
+  setVisible(visible) {
+    this.visible = visible;
+    if (visible && this.stale) this.load();
+  }
+
+  /** The view changed, or points were lost: read anew, now or when it comes into view. */
+  invalidate() {
+    this.stale = true;
+    if (this.visible) this.load();
+  }
+
+  async load() {
+    this.stale = false;
+    this.request?.abort();
+    const request = (this.request = new AbortController());
+    try {
+      const answer = await fetchChart(this.chart, this.office.view, request.signal);
+      if (request.signal.aborted) return;
+      this.header = answer.header;
+      this.lines = answer.lines;
+      for (const line of this.lines) this.prepare(line);
+      this.draw();
+      performance.mark(`dlm:${this.chart}`);
+      if (this.section.querySelector(".numbers").open) this.fillTable();
+    } catch (fault) {
+      if (fault.name === "AbortError") return;
+      this.nothing(fault.message);
+    }
+  }
+
+  /** What an append needs: the moving average as it stands, without its division. */
+  prepare(line) {
+    const weight = this.office.view.smoothing;
+    line.seen = line.total;
+    line.average = line.smooth?.length ? line.smooth.at(-1) * (1 - weight ** line.total) : 0;
+  }
+
+  /** Points that were just logged. `series` is by metric name. Returns whether the panel needed a fresh look. */
+  append(run, series) {
+    const { view } = this.office;
+    if (!Object.keys(series).some((name) => this.names.has(name))) return;
+    if (!this.visible || !this.lines || view.high !== null) {
+      this.stale = view.high === null || this.stale;
+      return;
+    }
+    for (const [name, points] of Object.entries(series)) {
+      if (!this.names.has(name)) continue;
+      const line = this.lines.find((one) => one.run === run && one.name === name);
+      if (!line || line.x.length > MOST_APPENDED || !this.extend(line, points, series)) {
+        this.invalidate();
+        return;
+      }
+    }
+    this.schedule();
+  }
+
+  extend(line, points, series) {
+    const xs = this.placesOf(line, points, series);
+    if (xs === null) return false;
+    const weight = this.office.view.smoothing;
+    for (let i = 0; i < xs.length; i++) {
+      const value = points.values[i];
+      const newest = line.x.at(-1);
+      if (value === null || xs[i] === newest) continue; // the point that was known already
+      if (xs[i] < newest) return false; // a run that went on from an earlier step
+      line.x.push(xs[i]);
+      line.values.push(value);
+      line.seen += 1;
+      line.total += 1;
+      if (line.smooth) {
+        line.average = weight * line.average + (1 - weight) * value;
+        line.smooth.push(line.average / (1 - weight ** line.seen));
+      }
+    }
+    return true;
+  }
+
+  placesOf(line, points, series) {
+    if (this.header.axis === "step") return points.steps;
+    if (this.header.axis === "time") {
+      if (line.started === null || points.times.includes(null)) return null;
+      return points.times.map((time) => time - line.started);
+    }
+    const tokens = series.num_tokens;
+    if (!tokens) return null;
+    const at = new Map(tokens.steps.map((step, place) => [step, tokens.values[place]]));
+    const found = points.steps.map((step) => at.get(step));
+    return found.includes(undefined) ? null : found;
+  }
+
+  schedule() {
+    if (this.scheduled) return;
+    this.scheduled = true;
+    requestAnimationFrame(() => {
+      this.scheduled = false;
+      if (!this.drawn || !this.visible) return;
+      this.drawn.setData(this.data());
+      this.count();
+      this.showValues(null);
+    });
+  }
+
+  /** The lines on one common x, with holes where a line has no point. */
+  data() {
+    const tables = this.lines.map((line) => (line.smooth ? [line.x, line.values, line.smooth] : [line.x, line.values]));
+    if (tables.length === 1) return tables[0];
+    return uPlot.join(tables, tables.map((table) => table.slice(1).map(() => 1)));
+  }
+
+  draw() {
+    this.drawn?.destroy();
+    this.drawn = null;
+    if (!this.lines.some((line) => line.x.length)) {
+      const axis = { step: "", time: " over wall time", tokens: " over tokens" }[this.header.axis];
+      this.nothing(`No points${axis} yet`);
+      return;
+    }
+    this.plot.querySelector(".none")?.remove();
+    this.drawn = new uPlot(this.options(), this.data(), this.plot);
+    this.drawLegend();
+    this.tellInWords();
+    this.count();
+  }
+
+  /** How many points the picture has, for who looks at the page from outside. */
+  count() {
+    this.section.dataset.points = String(this.lines.reduce((sum, line) => sum + line.x.length, 0));
+  }
+
+  nothing(text) {
+    this.drawn?.destroy();
+    this.drawn = null;
+    this.plot.querySelector(".none")?.remove();
+    const box = document.createElement("p");
+    box.className = "none";
+    box.textContent = text;
+    this.plot.append(box);
+    this.plot.setAttribute("aria-label", `${this.title}: ${text}`);
+    this.legend.replaceChildren();
+  }
+
+  options() {
+    const { view } = this.office;
+    const soft = colour("soft");
+    const axis = { stroke: soft, grid: { stroke: withAlpha(soft, 0.18), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const x = { ...axis, size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
+    const y = { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : this.value(tick))) };
+    const log = view.log && this.section.dataset.log === "yes" && this.positive();
+    const range = this.rangeOfY(log);
+    return {
+      width: this.plot.clientWidth,
+      height: this.plot.clientHeight,
+      padding: [12, 8, 0, 0],
+      legend: { show: false },
+      cursor: { sync: { key: "training", scales: ["x", null] }, drag: { x: true, y: false, setScale: false }, points: { size: 6 }, focus: { prox: 1e6 } },
+      scales: { x: { time: false, range: (_, low, high) => this.rangeOfX(low, high) }, y: log ? { distr: 3, range } : { range } },
+      axes: [x, y],
+      series: [{}, ...this.lines.flatMap((line) => this.seriesOf(line))],
+      plugins: [marksPlugin(this)],
+      hooks: {
+        setSelect: [(drawn) => this.onSelect(drawn)],
+        setCursor: [(drawn) => this.showValues(drawn.cursor.idx)],
+        ready: [(drawn) => drawn.over.addEventListener("dblclick", () => this.office.zoom(null, null))],
+      },
+    };
+  }
+
+  rangeOfX(low, high) {
+    const { view } = this.office;
+    const from = view.low ?? low ?? 0;
+    const to = view.high ?? high ?? 1;
+    return from === to ? [from - 1, to + 1] : [from, to];
+  }
+
+  rangeOfY(log) {
+    return (_, low, high) => {
+      if (low === null || high === null) return log ? [0.1, 1] : [0, 1];
+      for (const { value } of this.header.guides) {
+        if (value < low && low - value < 2 * (high - low)) low = value;
+        if (value > high && value - high < 2 * (high - low)) high = value;
+      }
+      if (log) return uPlot.rangeLog(low, high, 10, false);
+      if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1];
+      const room = (high - low) * 0.06;
+      return [low >= 0 && low - room < 0 ? 0 : low - room, this.header.share && high <= 1 ? Math.min(1.02, high + room) : high + room];
+    };
+  }
+
+  positive() {
+    return this.lines.some((line) => line.values.some((value) => value > 0));
+  }
+
+  seriesOf(line) {
+    const stroke = colour(this.colourOf(line));
+    const dash = this.dashed(line) ? [5, 4] : undefined;
+    const few = line.x.length <= 60;
+    const whole = { stroke, width: 1.8, dash, spanGaps: true, points: { show: few, size: 4, fill: stroke } };
+    if (!line.smooth) return [whole];
+    return [
+      { ...whole, stroke: withAlpha(stroke, 0.3), width: 1, points: { show: false } },
+      { ...whole, points: { show: false } },
+    ];
+  }
+
+  /** The run of the page keeps the metric's own colours; runs laid over it have one each. */
+  colourOf(line) {
+    const place = this.office.view.others.indexOf(String(line.run));
+    if (line.run === this.office.view.run || place < 0) return line.colour;
+    const free = RUN_COLOURS.filter((one) => !this.lines.some((other) => other.run === this.office.view.run && other.colour === one && one !== "neutral"));
+    return free[place % free.length];
+  }
+
+  /** Validation is dashed wherever it stands beside training. */
+  dashed(line) {
+    return line.label === "validation";
+  }
+
+  value(number) {
+    return this.header.share ? percent(number) : short(number);
+  }
+
+  drawLegend() {
+    this.values = [];
+    const many = new Set(this.lines.map((line) => line.run)).size > 1;
+    this.legend.replaceChildren(
+      ...this.lines.map((line) => {
+        const item = document.createElement("li");
+        const swatch = document.createElement("span");
+        swatch.className = this.dashed(line) ? "swatch dashed" : "swatch";
+        swatch.style.color = `var(--${this.colourOf(line)})`;
+        const value = document.createElement("b");
+        this.values.push(value);
+        item.append(swatch, `${many ? `run ${line.run} ` : ""}${line.label} `, value);
+        if (line.not_finite) item.append(` · ${line.not_finite} not finite, first at step ${line.first_not_finite}`);
+        return item;
+      }),
+    );
+    this.showValues(null);
+  }
+
+  /** The values at a place of the data, or the newest ones. */
+  showValues(place) {
+    if (!this.drawn) return;
+    let column = 1;
+    this.lines.forEach((line, number) => {
+      const at = column + (line.smooth ? 1 : 0);
+      const raw = this.drawn.data[column];
+      const shown = this.drawn.data[at];
+      column = at + 1;
+      const found = place === null || place === undefined ? shown.length - 1 : place;
+      const near = nearest(shown, found);
+      this.values[number].textContent =
+        near === null ? "–" : line.smooth ? `${this.value(shown[near])} (${this.value(raw[near])})` : this.value(shown[near]);
+    });
+  }
+
+  tellInWords() {
+    const words = this.lines.map((line) => line.says).join(" ");
+    this.section.querySelector(".summary").textContent = words;
+    this.plot.setAttribute("aria-label", `${this.title}. ${words}`);
+  }
+
+  onSelect(drawn) {
+    const { left, width } = drawn.select;
+    if (width < 4) return;
+    const low = drawn.posToVal(left, "x");
+    const high = drawn.posToVal(left + width, "x");
+    drawn.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    this.office.zoom(low, high);
+  }
+
+  onKey(event) {
+    if (!this.drawn || event.ctrlKey || event.metaKey || event.altKey) return;
+    const { min, max } = this.drawn.scales.x;
+    const span = max - min;
+    const middle = this.place === undefined ? (min + max) / 2 : this.drawn.data[0][this.place];
+    const acts = {
+      ArrowLeft: () => (event.shiftKey ? this.office.zoom(min - span / 4, max - span / 4) : this.step(-1)),
+      ArrowRight: () => (event.shiftKey ? this.office.zoom(min + span / 4, max + span / 4) : this.step(1)),
+      Home: () => this.step(-Infinity),
+      End: () => this.step(Infinity),
+      "+": () => this.office.zoom(middle - span / 4, middle + span / 4),
+      "-": () => this.office.zoom(middle - span, middle + span),
+    };
+    acts["="] = acts["+"];
+    const act = acts[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  }
+
+  /** Move the cursor by points of the picture; what is there is said. */
+  step(by) {
+    const xs = this.drawn.data[0];
+    const stride = Math.max(1, Math.round(xs.length / 60));
+    const from = this.place ?? (by > 0 ? -1 : xs.length);
+    this.place = Math.min(xs.length - 1, Math.max(0, Number.isFinite(by) ? from + by * stride : by > 0 ? xs.length - 1 : 0));
+    const at = xs[this.place];
+    this.drawn.setCursor({ left: this.drawn.valToPos(at, "x"), top: this.drawn.over.clientHeight / 2 });
+    const values = this.lines.map((line, number) => `${line.label} ${this.values[number].textContent}`);
+    const where = this.header.axis === "time" ? duration(at) : `${this.header.axis === "step" ? "step " : ""}${bigNumber(at)}${this.header.axis === "tokens" ? " tokens" : ""}`;
+    this.office.say(`${where}: ${values.join(", ")}`);
+  }
+
+  fillTable() {
+    const { view } = this.office;
+    const asked = new URLSearchParams({ chart: this.chart, run: view.run, x: view.x });
+    if (view.others.length) asked.set("with", view.others.join(","));
+    if (view.low !== null) asked.set("low", view.low);
+    if (view.high !== null) asked.set("high", view.high);
+    htmx.ajax("GET", `/training/table?${asked}`, { target: this.section.querySelector(".numbers .table-wrap"), swap: "innerHTML" });
+  }
+
+  fit() {
+    if (this.drawn && this.plot.clientWidth) this.drawn.setSize({ width: this.plot.clientWidth, height: this.plot.clientHeight });
+  }
+
+  recolour() {
+    if (this.drawn) this.draw();
+  }
+
+  destroy() {
+    this.request?.abort();
+    this.drawn?.destroy();
+    this.drawn = null;
+  }
+}
+
+/** The nearest place at or around `at` that holds a number. */
+function nearest(values, at) {
+  for (let far = 0; far < values.length; far++) {
+    for (const place of [at - far, at + far]) {
+      if (place >= 0 && place < values.length && values[place] !== null && values[place] !== undefined) return place;
+    }
+  }
+  return null;
+}
+
+function bigNumber(value) {
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
+  if (size >= 1e4) return `${Number((value / 1e3).toPrecision(4))}k`;
+  return String(Number(value.toPrecision(6)));
+}

@@ -1,0 +1,236 @@
+// The TRAINING tab: the view and its controls, the panels, and what changes while a run goes on.
+import { duration, percent, short } from "/static/js/format.js";
+import { Panel } from "/static/js/panel.js";
+import { post, toast } from "/static/js/shell.js";
+import { keepView, readView, viewQuery } from "/static/js/view.js";
+
+const RUN = Number(document.getElementById("head").dataset.run);
+
+const office = {
+  view: readView(RUN),
+  marks: null,
+  zoom(low, high) {
+    this.view.low = low;
+    this.view.high = high;
+    changed();
+  },
+  say(text) {
+    said.textContent = text;
+  },
+};
+
+const said = document.createElement("p");
+said.className = "visually-hidden";
+said.setAttribute("role", "status");
+document.body.append(said);
+
+let panels = [];
+const seen = new IntersectionObserver(
+  (entries) => entries.forEach((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting)),
+  { rootMargin: "120px" },
+);
+
+function openPanels() {
+  panels.forEach((panel) => panel.destroy());
+  seen.disconnect();
+  panels = [...document.querySelectorAll(".chart")].map((section) => new Panel(section, office));
+  panels.forEach((panel) => seen.observe(panel.section));
+}
+
+/** The view changed: keep it, show it in the controls, draw anew. */
+function changed({ redraw = true } = {}) {
+  keepView(office.view);
+  showControls();
+  if (redraw) panels.forEach((panel) => panel.invalidate());
+}
+
+// --- controls ---------------------------------------------------------------------------------------------------------
+
+const slider = document.getElementById("smoothing");
+const log = document.getElementById("log");
+const whole = document.getElementById("reset-zoom");
+
+function showControls() {
+  const { view } = office;
+  document.querySelector(`input[name="x"][value="${view.x}"]`).checked = true;
+  slider.value = view.smoothing;
+  document.getElementById("smoothing-value").textContent = view.smoothing.toFixed(2);
+  log.checked = view.log;
+  whole.disabled = view.low === null && view.high === null;
+}
+
+document.querySelectorAll('input[name="x"]').forEach((radio) =>
+  radio.addEventListener("change", () => {
+    Object.assign(office.view, { x: radio.value, low: null, high: null }); // a range of steps is none of seconds
+    changed();
+    loadMarks();
+  }),
+);
+let sliding = 0;
+slider.addEventListener("input", () => {
+  office.view.smoothing = Number(slider.value);
+  clearTimeout(sliding);
+  sliding = setTimeout(changed, 60);
+});
+log.addEventListener("change", () => {
+  office.view.log = log.checked;
+  changed({ redraw: false });
+  panels.forEach((panel) => panel.recolour());
+});
+whole.addEventListener("click", () => office.zoom(null, null));
+
+document.addEventListener("change", (event) => {
+  if (!event.target.matches(".overlay")) return;
+  const run = event.target.value;
+  office.view.others = office.view.others.filter((one) => one !== run);
+  if (event.target.checked) office.view.others.push(run);
+  changed();
+});
+
+// A link to another run keeps the view, but for the range.
+document.addEventListener("click", (event) => {
+  const link = event.target.closest(".open-run");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.button) return;
+  event.preventDefault();
+  const run = Number(new URL(link.href).searchParams.get("run"));
+  location.assign(`/training?${viewQuery({ ...office.view, low: null, high: null }, run)}`);
+});
+
+document.addEventListener("keydown", (event) => {
+  if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+  const acts = {
+    0: () => office.zoom(null, null),
+    l: () => log.click(),
+    s: () => document.querySelector('[data-post$="/stop"]')?.click(),
+    r: () => document.querySelector('[data-post$="/resume"]')?.click(),
+  };
+  acts[event.key]?.();
+});
+
+// --- buttons that do something ----------------------------------------------------------------------------------------
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("[data-post]");
+  if (!button) return;
+  if (button.dataset.sure && !confirm(button.dataset.sure)) return;
+  button.disabled = true;
+  try {
+    const answer = await post(button.dataset.post, JSON.parse(button.dataset.body ?? "{}"));
+    toast(answer.current ? `${answer.current} is current` : button.dataset.said, "good");
+  } catch (fault) {
+    toast(fault.message);
+    button.disabled = false;
+  }
+});
+
+// --- what changes -----------------------------------------------------------------------------------------------------
+
+const get = (address, target) => htmx.ajax("GET", address, { target, swap: "innerHTML" });
+
+async function loadMarks() {
+  try {
+    const answer = await fetch(`/api/marks/${RUN}?x=${office.view.x}`);
+    if (!answer.ok) return;
+    office.marks = await answer.json();
+    panels.forEach((panel) => panel.drawn?.redraw(false));
+  } catch {
+    // the server has ended: the sign in the head says so
+  }
+}
+
+async function refresh({ status }) {
+  const before = document.querySelector("#head section").dataset.status;
+  await get(`/training/runs/${RUN}/head`, "#head");
+  const query = viewQuery(office.view);
+  get(`/training/list?${query}`, "#runs");
+  get(`/training/runs/${RUN}/story`, "#story");
+  get(`/training/runs/${RUN}/findings`, "#findings");
+  loadMarks();
+  const now = document.querySelector("#head section").dataset.status;
+  if (status || now !== before) panels.forEach((panel) => panel.invalidate());
+  if (now !== before) office.say(`Run ${RUN} is ${document.getElementById("status").textContent}`);
+}
+
+let refreshing = 0;
+let withStatus = false;
+function refreshSoon(status) {
+  withStatus ||= status;
+  clearTimeout(refreshing);
+  refreshing = setTimeout(() => {
+    refresh({ status: withStatus });
+    withStatus = false;
+  }, 150);
+}
+
+const known = new Set();
+function knownNames() {
+  if (!known.size) panels.forEach((panel) => panel.names.forEach((name) => known.add(name)));
+  return known;
+}
+
+async function newCharts() {
+  const scrolled = scrollY;
+  const open = document.querySelector("details.more")?.open;
+  await get(`/training/runs/${RUN}/charts`, "#charts");
+  known.clear();
+  openPanels();
+  if (open) document.querySelector("details.more")?.setAttribute("open", "");
+  scrollTo(0, scrolled);
+}
+
+let charting = 0;
+document.addEventListener("dlm:changed", ({ detail }) => {
+  if (detail.points) {
+    const { run, series } = detail.points;
+    panels.forEach((panel) => panel.append(run, series));
+    if (run === RUN) {
+      showProgress(series);
+      if (Object.keys(series).some((name) => !knownNames().has(name))) {
+        clearTimeout(charting);
+        charting = setTimeout(newCharts, 400);
+      }
+    }
+  }
+  if (detail.runs || detail.events) refreshSoon(Boolean(detail.runs));
+});
+document.addEventListener("dlm:reset", () => refreshSoon(true));
+
+// Figures of the head while the run goes on, from the points themselves.
+const pace = [];
+function showProgress(series) {
+  const head = document.querySelector("#head section");
+  const put = (name, text) => head.querySelectorAll(`[data-live="${name}"]`).forEach((one) => (one.textContent = text));
+  const loss = series.train_loss;
+  if (!loss || head.dataset.status !== "running") return;
+  const steps = loss.steps.at(-1);
+  const planned = Number(head.dataset.planned);
+  put("steps", steps.toLocaleString("en"));
+  put("last-loss", short(loss.values.at(-1)));
+  if (series.tokens_per_second) put("speed", short(series.tokens_per_second.values.at(-1)));
+  pace.push(...loss.steps.map((step, place) => [step, loss.times[place]]));
+  pace.splice(0, Math.max(0, pace.length - 50));
+  const [first, last] = [pace[0], pace.at(-1)];
+  if (last[0] > first[0]) put("remaining", duration(((planned - steps) * (last[1] - first[1])) / (last[0] - first[0])));
+  const bar = document.getElementById("progress");
+  if (bar && planned) bar.value = Math.min(1, steps / planned);
+  const panel = panels.find((one) => one.chart === "loss");
+  const line = panel?.lines?.find((one) => one.run === RUN && one.name === "train_loss");
+  if (line) put("loss", short(tailMean(line.values)));
+  const ranked = panels.find((one) => one.chart === "accuracy")?.lines?.find((one) => one.run === RUN && one.label === "train");
+  if (ranked) put("accuracy", percent(tailMean(ranked.values)));
+}
+
+function tailMean(values) {
+  const tail = values.slice(-Math.max(1, Math.ceil(values.length / 10)));
+  return tail.reduce((sum, value) => sum + value, 0) / tail.length;
+}
+
+document.addEventListener("dlm:theme", () => panels.forEach((panel) => panel.recolour()));
+
+showControls();
+openPanels();
+// Verdicts take longer on long runs, and no chart waits for them.
+requestIdleCallback(() => {
+  loadMarks();
+  get(`/training/runs/${RUN}/findings`, "#findings");
+});

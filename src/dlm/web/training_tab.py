@@ -1,0 +1,263 @@
+"""The TRAINING tab: runs, their curves, what the rules say of them, checkpoints, and the answers to probes.
+
+The page comes with what is cheap (rows, figures, the frames of the charts); curves, verdicts and tables are asked for
+by the page once it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import HTMLResponse, Response
+
+from dlm.errors import MissingRecordError, UsageError
+from dlm.store import Run, Store
+from dlm.web import chart_data
+from dlm.web.buckets import MOST_POINTS
+from dlm.web.charts import Chart, chart_of, charts_of
+from dlm.web.desk import AtDesk, Desk
+from dlm.web.diagnoses import Judged
+from dlm.web.memory import Memory
+from dlm.web.pages import page
+from dlm.web.run_rows import RunRow, duration
+from dlm.web.run_story import checkpoints_of, probes_of, recipe_of
+
+__all__ = ["RunId", "router"]
+
+router = APIRouter()
+
+RunId = Annotated[int, Path(ge=1, le=2**53)]
+_RunQuery = Annotated[int | None, Query(ge=1, le=2**53)]
+_Others = Annotated[str, Query(alias="with", max_length=200, pattern=r"^(\d{1,15}(,\d{1,15}){0,9})?$")]
+_Axis = Annotated[chart_data.Axis, Query()]
+_Bound = Annotated[float | None, Query(ge=-1e18, le=1e18, allow_inf_nan=False)]
+_Smoothing = Annotated[float, Query(ge=0, le=0.9999, allow_inf_nan=False)]
+_ChartId = Annotated[str, Query(max_length=300)]
+TABLE_ROWS = 100
+
+
+@router.get("/training", response_class=HTMLResponse)
+def show(request: Request, desk: AtDesk, run: _RunQuery = None, others: _Others = "") -> HTMLResponse:
+    """The tab's page: every run, and one of them in full (the newest, unless `run` names one)."""
+    store = desk.find_store()
+    if store is None:
+        return page(request, "training/empty.html", tab="training")
+    with store:
+        rows = _memory(request).rows.all(store)
+        if not rows:
+            return page(request, "training/empty.html", tab="training")
+        row = rows[0] if run is None else _row(rows, run)
+        return page(
+            request,
+            "training.html",
+            tab="training",
+            rows=rows,
+            shown=_shown(row, others),
+            duration=duration,
+            **_full(store, desk, row),
+        )
+
+
+@router.get("/training/list", response_class=HTMLResponse)
+def runs(request: Request, desk: AtDesk, run: _RunQuery = None, others: _Others = "") -> HTMLResponse:
+    """The table of runs anew."""
+    with desk.store() as store:
+        rows = _memory(request).rows.all(store)
+        if not rows:
+            raise MissingRecordError("no run has trained yet")
+        row = rows[0] if run is None else _row(rows, run)
+        return page(
+            request, "training/runs.html", rows=rows, row=row, shown=_shown(row, others), duration=duration
+        )
+
+
+@router.get("/training/runs/{run_id}/head", response_class=HTMLResponse)
+def head(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
+    """The figures and buttons of a run anew."""
+    with desk.store() as store:
+        row = _row(_memory(request).rows.all(store), run_id)
+        return page(request, "training/head.html", row=row, duration=duration)
+
+
+@router.get("/training/runs/{run_id}/charts", response_class=HTMLResponse)
+def frames(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
+    """The frames of a run's charts anew: a run may log a metric for the first time late."""
+    with desk.store() as store:
+        row = _row(_memory(request).rows.all(store), run_id)
+        return page(request, "training/charts.html", **_charts(store, row))
+
+
+@router.get("/training/runs/{run_id}/story", response_class=HTMLResponse)
+def story(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
+    """Checkpoints, probes and recipe of a run anew."""
+    with desk.store() as store:
+        row = _row(_memory(request).rows.all(store), run_id)
+        return page(request, "training/story.html", row=row, **_story(store, desk, row))
+
+
+@router.get("/training/runs/{run_id}/verdict", response_class=HTMLResponse)
+def verdict(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
+    """The verdict of the curve rules in a word."""
+    with desk.store() as store:
+        row, judged = _judged(request, store, run_id)
+        return page(request, "training/verdict.html", row=row, judged=judged)
+
+
+@router.get("/training/runs/{run_id}/findings", response_class=HTMLResponse)
+def findings(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
+    """What the rules found, with evidence and what to do, and the checkpoints worth having."""
+    with desk.store() as store:
+        row, judged = _judged(request, store, run_id)
+        return page(request, "training/findings.html", row=row, judged=judged)
+
+
+@router.get("/training/table", response_class=HTMLResponse)
+def table(
+    request: Request,
+    desk: AtDesk,
+    chart: _ChartId,
+    run: Annotated[int, Query(ge=1, le=2**53)],
+    others: _Others = "",
+    x: _Axis = "step",
+    low: _Bound = None,
+    high: _Bound = None,
+) -> HTMLResponse:
+    """A chart's numbers as a table, thinned to a hundred rows."""
+    query = chart_data.Query(x, low, high, most=MOST_POINTS)
+    with desk.store() as store:
+        panel, lines = _lines(request, store, chart, run, others, query)
+    heads, rows = chart_data.table(lines, TABLE_ROWS)
+    return page(
+        request, "training/table.html", chart=panel, heads=heads, rows=rows, axis=chart_data.AXIS_UNITS[x]
+    )
+
+
+@router.get("/api/chart", response_class=Response)
+def chart(
+    request: Request,
+    desk: AtDesk,
+    chart: _ChartId,
+    run: Annotated[int, Query(ge=1, le=2**53)],
+    others: _Others = "",
+    x: _Axis = "step",
+    low: _Bound = None,
+    high: _Bound = None,
+    smoothing: _Smoothing = 0.0,
+    most: Annotated[int, Query(ge=30, le=MOST_POINTS)] = MOST_POINTS,
+) -> Response:
+    """A chart's lines in binary (see `chart_data`), of one run and of the others that are laid over it."""
+    query = chart_data.Query(x, low, high, smoothing, most)
+    with desk.store() as store:
+        panel, lines = _lines(request, store, chart, run, others, query)
+    return Response(chart_data.encode(panel, query, lines), media_type="application/octet-stream")
+
+
+@router.get("/api/marks/{run_id}")
+def marks(request: Request, desk: AtDesk, run_id: RunId, x: _Axis = "step") -> dict[str, Any]:
+    """What is to be marked on a run's charts: saved checkpoints, and the steps that the rules point at."""
+    memory = _memory(request)
+    with desk.store() as store:
+        row, judged = _judged(request, store, run_id)
+        series = memory.cache.read(store, run_id, "train_loss")
+        along = None if series is None else chart_data.places(store, memory.cache, row.run, series, x)
+        if series is None or along is None or not len(series):
+            return {"checkpoints": [], "findings": []}
+
+        def at(step: int) -> float:
+            return float(chart_data.interpolated(step, series.steps, along))
+
+        saved = checkpoints_of(store, row)
+        return {
+            "checkpoints": [
+                {"x": at(one.step), "step": one.step, "version": one.version, "there": one.is_there}
+                for one in saved
+            ],
+            "findings": [
+                {
+                    "number": number,
+                    "severity": finding.severity,
+                    "title": finding.title,
+                    "series": evidence.series,
+                    "x": [at(step) for step in evidence.steps],
+                    "values": [chart_data.number(value) for value in evidence.values],
+                }
+                for number, finding in enumerate(judged.diagnosis.findings if judged else (), start=1)
+                for evidence in finding.evidence
+                if evidence.series
+            ],
+        }
+
+
+def _memory(request: Request) -> Memory:
+    memory: Memory = request.app.state.memory
+    return memory
+
+
+def _row(rows: list[RunRow], run_id: int) -> RunRow:
+    found = next((row for row in rows if row.run.id == run_id), None)
+    if found is None:
+        raise MissingRecordError(
+            f"no run {run_id} that trained in this store", expected=", ".join(str(r.run.id) for r in rows[:9])
+        )
+    return found
+
+
+def _shown(row: RunRow, others: str) -> frozenset[int]:
+    """The runs whose curves are drawn."""
+    return frozenset({row.run.id, *_numbers(others)})
+
+
+def _numbers(others: str) -> list[int]:
+    return [int(number) for number in others.split(",")] if others else []
+
+
+def _judged(request: Request, store: Store, run_id: int) -> tuple[RunRow, Judged | None]:
+    memory = _memory(request)
+    row = _row(memory.rows.all(store), run_id)
+    return row, memory.diagnoses.of(store, row.run, row.status)
+
+
+def _charts(store: Store, row: RunRow) -> dict[str, Any]:
+    charts = charts_of(row.run.kind, row.run.method, store.metrics.names(row.run.id))
+    main = [one for one in charts if not one.id.startswith("metric:")]
+    return {"row": row, "charts": main, "more_charts": charts[len(main) :]}
+
+
+def _full(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
+    return {**_charts(store, row), **_story(store, desk, row)}
+
+
+def _story(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
+    return {
+        "checkpoints": checkpoints_of(store, row),
+        "probes": probes_of(store, row.run),
+        "recipe": recipe_of(store, row.run),
+        "promotions": store.versions.promotions()[-8:][::-1],
+        "current": store.versions.current_name(),
+        "declares_gate": desk.project().declares_gate,
+    }
+
+
+def _lines(
+    request: Request, store: Store, chart_id: str, run_id: int, others: str, query: chart_data.Query
+) -> tuple[Chart, list[chart_data.Drawn]]:
+    """A chart of a run, and the lines of that run and of others in it.
+
+    Raises:
+        MissingRecordError: no such run or chart.
+    """
+    run = _trained(store, run_id)
+    panel = chart_of(chart_id, run.kind, run.method, store.metrics.names(run_id))
+    if panel is None:
+        raise MissingRecordError(f"run {run_id} has no chart of that name")
+    runs = [run, *(_trained(store, one) for one in dict.fromkeys(_numbers(others)) if one != run_id)]
+    cache = _memory(request).cache
+    return panel, [line for one in runs for line in chart_data.draw(store, cache, one, panel, query)]
+
+
+def _trained(store: Store, run_id: int) -> Run:
+    run = store.runs.get(run_id)
+    if run.kind in ("mine", "eval"):
+        raise UsageError(f"run {run_id} is a {run.kind} run: it has no curves")
+    return run
