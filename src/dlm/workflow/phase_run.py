@@ -17,7 +17,6 @@ from dlm.store import MetricWriter, Run, RunSpec, Store, Version, VersionSpec
 from dlm.training import (
     Estimate,
     LoopResult,
-    Observer,
     checkpoints,
     estimate,
     make_optimizer,
