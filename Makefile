@@ -71,6 +71,7 @@ bench: install-dev  ## benchmarks; results land in bench/results
 bench-training: install-dev  ## against TRL: what has no result yet, cell by cell; then loss curves (hours)
 	$(BIN)/python bench/training.py --all
 	for method in dpo sft reward; do $(BIN)/python bench/training_quality.py --method $$method || exit 1; done
+	$(BIN)/python bench/training_quality.py --size 135m --method dpo --precision bf16
 
 pocket: install-dev  ## make the embedded base anew (≤ 90 minutes on two cores), then measure it
 	$(BIN)/python -m tools.pocket.train

@@ -69,7 +69,7 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
         reference, reference_steps = _reference(model, layout, plan, steps, method)
         objective = _objective(method, layout, reference)
         optimizer = make_optimizer(model, recipe)
-        ceiling = ceiling_gflops(model.config, torch_type(spec["dtype"]), device)
+        ceiling = ceiling_gflops(model.config, torch_type(spec["dtype"]), device) if spec["timed"] else 0.0
         watcher = _Watcher(baton, len(steps))
         baton.ready(
             rss_before_mb=before,
@@ -80,7 +80,8 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
         )
         with tempfile.TemporaryDirectory() as folder:
             run_loop(model, objective, train, (), recipe, plan, optimizer, Progress(), watcher, Path(folder))
-        ceiling = max(ceiling, ceiling_gflops(model.config, torch_type(spec["dtype"]), device))
+        if spec["timed"]:
+            ceiling = max(ceiling, ceiling_gflops(model.config, torch_type(spec["dtype"]), device))
     baton.done(losses=watcher.losses, ceiling_gflops=ceiling)
 
 

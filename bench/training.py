@@ -119,9 +119,17 @@ def measure(cell: Cell, steps: int, threads: int, work: Path) -> dict[str, Any]:
 
 
 def start(
-    cell: Cell, variant: str, rows: Sequence[Sequence[RawRow]], threads: int, work: Path, *, seed: int
+    cell: Cell,
+    variant: str,
+    rows: Sequence[Sequence[RawRow]],
+    threads: int,
+    work: Path,
+    *,
+    seed: int,
+    learning_rate: float = 1e-4,
+    timed: bool = True,
 ) -> Side:
-    """Start one side; it is ready for its first step when this returns."""
+    """Start one side; it is ready for its first step when this returns. Untimed, it measures no ceiling."""
     ours = variant in OURS
     dtype = OURS[variant] if ours else trl_side.SETTINGS[variant]["dtype"]
     os.environ["OMP_NUM_THREADS"] = str(threads)
@@ -133,7 +141,8 @@ def start(
         "folder": str(base_folder(cell, dtype, work)),
         "threads": threads,
         "seed": seed,
-        "learning_rate": 1e-4,
+        "timed": timed,
+        "learning_rate": learning_rate,
         "steps": [[(row.prompt, row.branches) for row in step] for step in rows],
     }
     return Side(variant, dlm_side.run if ours else trl_side.run, spec)

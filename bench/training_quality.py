@@ -29,10 +29,21 @@ from training import Cell, commit, default_work, start, store, stored
 SEEDS = (0, 1, 2)
 WINDOW = 20
 RATIO, REGIME = 2.0, "spread"
+LEARNING_RATE = 1e-3  # so that two hundred small steps teach something
 # By type of the frozen weights: our side, and TRL's that does the same arithmetic.
 SIDES = {"fp32": ("dlm_fp32", "trl_fp32"), "bf16": ("dlm_bf16", "trl_best")}
-SHORT = {"tiny": (96, 4), "135m": (64, 2)}  # mean tokens of a row, pairs a step
-KEY = ("size", "method", "ratio", "regime", "steps", "epochs", "row_tokens", "pairs_per_step")
+ROW_TOKENS, PAIRS_PER_STEP = 64, 2  # means of tokens in a row; of `training.py` 144 to 256, and 4 to 8
+KEY = (
+    "size",
+    "method",
+    "ratio",
+    "regime",
+    "steps",
+    "epochs",
+    "row_tokens",
+    "pairs_per_step",
+    "learning_rate",
+)
 RESULT = RESULTS / "training_quality.json"
 
 
@@ -45,7 +56,16 @@ def take_curve(record: dict[str, Any], side: str, seed: int, work: Path) -> dict
     epochs = record["epochs"]
     drawn = draw_rows(size, cell.method, RATIO, REGIME, record["steps"] // epochs, seed=seed)
     began = time.perf_counter()
-    running = start(cell, side, drawn * epochs, record["threads"], work, seed=seed)
+    running = start(
+        cell,
+        side,
+        drawn * epochs,
+        record["threads"],
+        work,
+        seed=seed,
+        learning_rate=record["learning_rate"],
+        timed=False,
+    )
     take_turns([running], len(drawn) * epochs)
     return {
         "losses": [round(loss, 5) for loss in running.facts["losses"]],
@@ -98,7 +118,6 @@ def _smooth(curve: list[float]) -> list[float]:
 def main() -> None:
     options = _options()
     if not options.table:
-        tokens, pairs = SHORT[options.size]
         key = {
             "size": options.size,
             "method": options.method,
@@ -106,8 +125,9 @@ def main() -> None:
             "regime": REGIME,
             "steps": options.steps,
             "epochs": options.epochs,
-            "row_tokens": tokens,
-            "pairs_per_step": pairs,
+            "row_tokens": ROW_TOKENS,
+            "pairs_per_step": PAIRS_PER_STEP,
+            "learning_rate": LEARNING_RATE,
         }
         known = [old for old in stored(RESULT) if all(old[name] == key[name] for name in KEY)]
         record = known[0] if known else {**key, "curves": {}}
@@ -120,14 +140,18 @@ def main() -> None:
                 curves[str(seed)] = found = take_curve(record, side, seed, options.work)
                 store(RESULT, record, KEY)
                 print(f"{side}, seed {seed}: {found['wall_s']} s, {found['peak_rss_mb']} MB", flush=True)
-    print_table([row for record in stored(RESULT) for row in compare(record)])
+    rows = [row for record in stored(RESULT) for row in compare(record)]
+    if rows:
+        print_table(rows)
+    else:
+        print("nothing to compare yet: that takes two sides and two seeds")
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--size", choices=list(SHORT), default="tiny")
+    parser.add_argument("--size", choices=("tiny", "135m"), default="tiny")
     parser.add_argument("--method", choices=METHODS, default="dpo")
     parser.add_argument("--precision", choices=list(SIDES), help="one type of the frozen weights alone")
     parser.add_argument("--seed", type=int, action="append", help="these seeds alone")

@@ -46,10 +46,11 @@ def run(spec: Mapping[str, Any], baton: Baton) -> None:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(_hand_on(baton, len(spec["steps"])))
         products = torch_type("fp32" if setting["config"].get("bf16") is False else "bf16")
-        ceiling = ceiling_gflops(model.config, products, spec["device"])
+        ceiling = ceiling_gflops(model.config, products, spec["device"]) if spec["timed"] else 0.0
         baton.ready(rss_before_mb=before, products=setting.get("products", "torch"))
         trainer.train()
-        ceiling = max(ceiling, ceiling_gflops(model.config, products, spec["device"]))
+        if spec["timed"]:
+            ceiling = max(ceiling, ceiling_gflops(model.config, products, spec["device"]))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     baton.done(losses=losses, ceiling_gflops=ceiling)
 
