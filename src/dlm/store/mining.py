@@ -378,11 +378,11 @@ class Mining:
 
     def _pairs(self, where: str, parameters: Sequence[Any]) -> tuple[StagedPair, ...]:
         rows = self._database.rows(f"SELECT * FROM staged_pairs WHERE {where} ORDER BY id", parameters)
-        names = [item.name for item in fields(StagedPair)]
-        return tuple(
-            StagedPair(**{name: bool(row[name]) if name in _FLAGS else row[name] for name in names})
-            for row in rows
-        )
+        found = []
+        for row in rows:
+            values: dict[str, Any] = {item.name: row[item.name] for item in fields(StagedPair)}
+            found.append(StagedPair(**values | {name: bool(values[name]) for name in _FLAGS}))
+        return tuple(found)
 
 
 def _plain(text: str | None) -> str | None:
