@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModelForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -169,3 +170,16 @@ def make_base(
 def spec_of(folder: Path) -> BaseSpec:
     """The folder as a document's base."""
     return BaseSpec(f"./{folder.name}", "folder", str(folder), {}, "")
+
+
+def make_foreign(folder: Path, kind: str, *, template: bool = True, seed: int = 3) -> Path:
+    """A one-logit classifier as someone else would save it: nothing of dlm's beside the weights."""
+    tokenizer = make_tokenizer(kind, template=template)
+    tokenizer.model_max_length = 256
+    config = make_model(kind, tokenizer).config
+    config.num_labels = 1
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_config(config)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -24,9 +24,24 @@ print("ran")
 """
 
 
-def ask(folder: Path, answer: bytes | None) -> subprocess.CompletedProcess[str]:
+_WHILE_MINING = """
+import sys, time
+from dlm.cli.commands.preference.progress import MiningProgress
+from dlm.cli.output import Output
+view = MiningProgress(Output(("preference", "mine"), False))
+with view:
+    time.sleep(0.3)
+    with view.paused():
+        print("<asked>", end="", file=sys.stderr, flush=True)
+        time.sleep(0.5)
+        print("<answered>", end="", file=sys.stderr, flush=True)
+    time.sleep(0.3)
+"""
+
+
+def ask(folder: Path, answer: bytes | None, script: str = _ASK) -> subprocess.CompletedProcess[str]:
     """Run the question in a process of its own, at a terminal where `answer` is typed, or at none."""
-    command = [sys.executable, "-c", _ASK]
+    command = [sys.executable, "-c", script]
     if answer is None:
         return subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
@@ -56,3 +71,9 @@ def test_without_a_terminal_nothing_runs(tmp_path: Path) -> None:
     done = ask(tmp_path, None)
     assert done.returncode == 1
     assert "--trust" in done.stderr
+
+
+def test_the_moving_line_of_mining_is_not_written_over_the_question(tmp_path: Path) -> None:
+    shown = ask(tmp_path, b"\n", _WHILE_MINING).stderr
+    assert "<asked><answered>" in shown
+    assert shown.count("loading the version") >= 2  # before and after

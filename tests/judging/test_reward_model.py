@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bases_on_the_spot import make_base, make_model, make_tokenizer, spec_of
+from bases_on_the_spot import make_base, make_foreign, spec_of
 from dlm.errors import BaseModelError
 from dlm.judging import Item, JudgeContext, check_judge, make_judge, parse_judge
 from dlm.model import load_policy, load_reward_model
@@ -25,19 +25,6 @@ ITEMS = [
     Item("", ""),
     Item("How should release notes read?", "日本語 <|end|> </s> <|im_end|>"),
 ]
-
-
-def make_foreign(folder: Path, kind: str, *, template: bool = True, seed: int = 3) -> Path:
-    """A one-logit classifier as someone else would save it: nothing of dlm's beside the weights."""
-    tokenizer = make_tokenizer(kind, template=template)
-    tokenizer.model_max_length = 256
-    config = make_model(kind, tokenizer).config
-    config.num_labels = 1
-    torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_config(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def stock_score(folder: Path, item: Item) -> float:

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from click.testing import CliRunner, Result
 
+from bases_on_the_spot import make_foreign
 from dlm.cli.main import app
 from dlm.document import load
 
@@ -155,6 +156,17 @@ def test_a_judge_that_is_not_there_is_missed_before_anything_is_sampled(document
         assert result.exit_code in (1, 2)
         assert judge.partition(":")[2] in result.stderr
         assert "sampling" not in result.stderr
+
+
+def test_another_reward_model_in_the_same_folder_judges_anew(document: Path) -> None:
+    judge = ("--judge", f"hf:{make_foreign(document.parent / 'model', 'llama')}", "--threshold", "0")
+    first = mined_data(document, *judge)
+    assert mined_data(document, *judge)["mined"]["repeated"]
+    make_foreign(document.parent / "model", "llama", seed=4)
+    assert not mined_data(document, *judge, "--dry-run")["plan"]["complete"]
+    other = mined_data(document, *judge)
+    assert not other["mined"]["repeated"]
+    assert other["run_id"] != first["run_id"]
 
 
 def test_misuse(document: Path) -> None:

@@ -60,7 +60,7 @@ def test_rejected_and_reverted_pairs_are_remembered(store: Store, document: Path
     review.reject(store, [1])
     review.apply(store, document)
     review.revert(store, document, [2])
-    seen = store.mining.seen_contents()
+    seen = {pair.content_key: pair.status for pair in store.mining.pairs()}
     assert [seen[pair_key(*texts)] for texts in TEXTS] == ["rejected", "reverted", "applied"]
     assert review.reverted_keys(store) == {pair_key(*TEXTS[0]), pair_key(*TEXTS[1])}
     review.reject(store, [2])  # a pair that was reverted and then turned down is no better for it

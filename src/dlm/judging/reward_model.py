@@ -23,9 +23,10 @@ from dlm.bases import BaseSpec
 from dlm.errors import BaseModelError, ContextLengthError
 from dlm.judging.judge import Item, JudgeContext, JudgeSpec, Verdict, unreadable
 from dlm.model import RewardModel, load_reward_model
+from dlm.model.fingerprint import fingerprint_folder
 from dlm.model.source import read_json
 
-__all__ = ["RewardModelJudge", "find_model"]
+__all__ = ["RewardModelJudge", "find_model", "fingerprint_model"]
 
 _AT_ONCE = 32  # answers scored before their verdicts are handed on
 
@@ -124,3 +125,16 @@ def find_model(target: str, folder: Path) -> Path:
             if "/" in target
             else "give a folder: hf:./FOLDER",
         ) from None
+
+
+def fingerprint_model(target: str, folder: Path) -> str:
+    """The hash of a model's weights, configuration and tokenizer (see `fingerprint_folder`).
+
+    Raises:
+        BaseModelError: it is not there, or cannot be read.
+    """
+    place = find_model(target, folder)
+    try:
+        return fingerprint_folder(place)
+    except OSError as error:
+        raise BaseModelError(f"the reward model {place} cannot be read: {error.strerror}") from None

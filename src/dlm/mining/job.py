@@ -213,7 +213,7 @@ def _merge(job: Job, questions: Sequence[Question]) -> None:
 
 def _judge(job: Job, judge: Judge) -> None:
     """Score what has not been asked about yet: judges ask a second time by themselves."""
-    waiting = job.store.mining.unjudged(job.run.id, max_attempts=1)
+    waiting = job.store.mining.unjudged(job.run.id)
     items = [Item(candidate.prompt, candidate.text) for candidate in waiting]
     for number, (candidate, verdict) in enumerate(zip(waiting, judge.score(items), strict=True), start=1):
         _record(job.store, candidate, verdict)

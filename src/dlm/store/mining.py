@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 PAIR_STATUSES = ("staged", "accepted", "rejected", "applied", "reverted")
-MAX_ATTEMPTS = 2  # a judge that fails is asked once more
 
 _UNWRITABLE = re.compile("[\x00\ud800-\udfff]")
 
@@ -199,11 +198,9 @@ class Mining:
         """The candidates of a run, of one question where it is given, in the order in which they were recorded."""
         return self._candidates("run_id = ?1 AND (?2 IS NULL OR question_key = ?2)", (run_id, question_key))
 
-    def unjudged(self, run_id: int, max_attempts: int = MAX_ATTEMPTS) -> tuple[Candidate, ...]:
-        """Candidates that may be in a pair, have no score, and were asked for less than `max_attempts` times."""
-        return self._candidates(
-            "run_id = ? AND skip IS NULL AND score IS NULL AND attempts < ?", (run_id, max_attempts)
-        )
+    def unjudged(self, run_id: int) -> tuple[Candidate, ...]:
+        """Candidates that may be in a pair and that no judge was asked about."""
+        return self._candidates("run_id = ? AND skip IS NULL AND attempts = 0", (run_id,))
 
     def skip_candidates(
         self, reasons: Mapping[int, str], duplicates: Mapping[int, int] | None = None
@@ -339,14 +336,6 @@ class Mining:
             )
         return self.pair(pair_id)
 
-    def seen_contents(self) -> dict[str, str]:
-        """The `pair_key` of every pair that was ever staged, as mined and as edited, with its status now.
-
-        None of them is offered again. Where several pairs share a key, the newest one's status stands.
-        """
-        rows = self._database.rows("SELECT mined_key, content_key, status FROM staged_pairs ORDER BY id")
-        return {key: row["status"] for row in rows for key in (row["mined_key"], row["content_key"])}
-
     def tally(self, run_id: int) -> Tally:
         """A run in numbers."""
         with self._database.snapshot():
@@ -391,10 +380,8 @@ class Mining:
         rows = self._database.rows(f"SELECT * FROM staged_pairs WHERE {where} ORDER BY id", parameters)
         found = []
         for row in rows:
-            values = {item.name: row[item.name] for item in fields(StagedPair)}
-            found.append(
-                StagedPair(**values | {name: bool(values[name]) for name in ("edited", "reverting")})
-            )
+            values: dict[str, Any] = {item.name: row[item.name] for item in fields(StagedPair)}
+            found.append(StagedPair(**values | {name: bool(values[name]) for name in _FLAGS}))
         return tuple(found)
 
 

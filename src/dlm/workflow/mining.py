@@ -131,6 +131,7 @@ class _Plan:
             **self.options.settings.to_json(),
             "judge": self.judge.text,
             "judge_command": identify(argv, self.judge_folder).key if argv else "",
+            "judge_model": _model_of(self.judge, self.judge_folder),
             "questions": content_hash(self.questions, self.document.header.system_prompt),
             "anchors": _hash(sorted(hand_written_answers(self.document))),
         }
@@ -294,6 +295,15 @@ def _run(
                 stop=stop,
             )
         )
+
+
+def _model_of(judge: JudgeSpec, folder: Path) -> str:
+    """What a reward model is now: another one in the same folder is another judge. "" for other judges."""
+    if judge.kind != "hf":
+        return ""
+    from dlm.judging.reward_model import fingerprint_model
+
+    return fingerprint_model(judge.target, folder)
 
 
 def _check_judge(plan: _Plan) -> None:

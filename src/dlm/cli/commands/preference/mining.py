@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dlm.cli.commands.preference.common import pair_data
+from dlm.cli.commands.preference.progress import MiningProgress
 from dlm.cli.consent import require_consent
 from dlm.cli.extras import require_training
 from dlm.cli.mining_summary import mining_counts
 from dlm.cli.options import FiniteNumber, device_option, document_argument, version_option
-from dlm.cli.output import Output, duration, is_terminal, json_option, plural, typed, waiting
+from dlm.cli.output import Output, duration, json_option, plural, typed, waiting
 from dlm.cli.project import find_project
 
 if TYPE_CHECKING:
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["mine"]
 
 SHOWN_PAIRS, SHOWN_QUESTIONS = 12, 5
-_LINE_EVERY_S = 10.0  # where stderr is no terminal
 _WHAT_HELPS = {  # where the most questions were skipped for this reason
     "below_threshold": "lower --threshold, or raise --samples or --temp",
     "too_similar": "raise --samples or --temp",
@@ -159,6 +156,12 @@ def mine(
         from dlm.store import Home
         from dlm.workflow import mining
 
+    view = MiningProgress(output)
+
+    def allow(argv: Sequence[str]) -> None:
+        with view.paused():
+            require_consent(argv, document=document, home=Home.open(), trust=trust)
+
     options = mining.MineOptions(
         settings=MineSettings(
             samples=samples,
@@ -177,12 +180,12 @@ def mine(
         version=version,
         apply=apply_pairs,
         device=device,
-        allow=lambda argv: require_consent(argv, document=document, home=Home.open(), trust=trust),
+        allow=allow,
     )
     if dry_run:
         _print_preview(output, document, options, mining.dry_run(document, options))
         return
-    with _Progress(output) as view:
+    with view:
         report = mining.mine_pairs(document, options, view)
     _print_report(output, document, report)
     output.finish(_report_data(document, report))
@@ -341,61 +344,3 @@ def _applied_data(applied: ApplyReport | None) -> dict[str, Any] | None:
 def _short(text: str, width: int) -> str:
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
-
-
-# --- while it runs -----------------------------------------------------------------------------------------------
-
-
-class _Progress:
-    """A `MiningView` for people: a moving line on a terminal, a plain one now and then elsewhere."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._status: Any = None
-        self._next_line_at = time.monotonic() + _LINE_EVERY_S
-
-    def __enter__(self) -> _Progress:
-        if is_terminal(sys.stderr):
-            from rich.console import Console
-
-            console = Console(stderr=True, highlight=False)
-            self._status = console.status("loading the version …")
-            self._status.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end()
-
-    def note(self, text: str) -> None:
-        """A remark."""
-        self._output.note(text)
-
-    def warn(self, text: str) -> None:
-        """A warning; it is also in the `warnings` of `--json`."""
-        self._output.warn(text)
-
-    def sampled(self, questions: int, of: int) -> None:
-        """So many questions have all their answers."""
-        self._show(f"sampling: {questions} of {of} questions", questions == of)
-
-    def judged(self, answers: int, of: int) -> None:
-        """So many answers have been asked about."""
-        self._show(f"judging: {answers} of {of} answers", answers == of)
-
-    def stopping(self) -> None:
-        """A stop was asked for. From a signal handler, so straight to the descriptor."""
-        os.write(2, b"\nstopping; what is done is kept (once more: at once)\n")
-
-    def _show(self, text: str, last: bool) -> None:
-        if self._status is not None:
-            self._status.update(text)
-        elif last or time.monotonic() >= self._next_line_at:
-            self._output.note(text)
-            self._next_line_at = time.monotonic() + _LINE_EVERY_S
-
-    def _end(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
