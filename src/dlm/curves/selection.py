@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dlm.curves.run import Checkpoint, CurveRun
-from dlm.curves.trend import Curve, course_of, noise_of, smoothed
+from dlm.curves.trend import Curve, lowest, noise_of, smoothed
 from dlm.curves.view import View, number
 
 __all__ = ["Candidate", "Role", "Selection", "select"]
@@ -114,15 +114,14 @@ def _by_loss(view: View) -> Selection:
     if valid is None:
         return _last(view, "no validation loss tells checkpoints apart: the last one")
     noise = noise_of(valid.values)
-    course = course_of(valid, noise)
-    best = int(np.argmin(course))  # the first of equals
+    best, value = lowest(valid, noise)
     step = int(valid.steps[best])
     how = (
         ", smoothed over its neighbours because single validations are noisy"
-        if course is not valid.values
+        if value != valid.values[best]
         else ""
     )
-    reason = f"{valid.name} is lowest at {view.where(step)}: {number(float(course[best]))}{how}"
+    reason = f"{valid.name} is lowest at {view.where(step)}: {number(value)}{how}"
     full = view.run.series.get("full_valid_loss")
     if full is not None and full.name != valid.name and np.isfinite(full.values).any():
         other = int(full.steps[int(np.nanargmin(np.where(np.isfinite(full.values), full.values, np.nan)))])

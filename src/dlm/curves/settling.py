@@ -73,6 +73,8 @@ def settle(curves: Sequence[Curve], first: float, last: float) -> Settled | None
     if not changes or ends[0][0] == 0:
         return None
     total = sum(weights)
+    if not 0 < total < math.inf:
+        return None  # every point lies at one place: there is no course
     change = sum(one * weight for one, weight in zip(changes, weights, strict=True)) / total
     return Settled(change, math.sqrt(scale / total), *ends[0])
 
@@ -83,7 +85,11 @@ def _prepared(curve: Curve, first: float, last: float) -> tuple[Values, Values, 
     each = len(curve) / len(x)
     spread = noise_of(curve.values)
     error = spread * (_MEDIAN if each >= 3 else 1.0) / math.sqrt(each)
-    return (x - first) / (last - first), y, max(error, 1e-4 * float(np.median(np.abs(y))), _LEAST)
+    return (
+        np.clip((x - first) / (last - first), 0.0, 1.0),
+        y,
+        max(error, 1e-4 * float(np.median(np.abs(y))), _LEAST),
+    )
 
 
 def _fit(t: Values, y: Values, error: float, pace: float) -> tuple[float, float, float, float]:

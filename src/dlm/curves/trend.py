@@ -18,6 +18,7 @@ __all__ = [
     "Slope",
     "blocks",
     "end_level",
+    "lowest",
     "noise_of",
     "smoothed",
     "start_level",
@@ -101,7 +102,7 @@ def _needed(values: Values, noise: float, target: float, share: float) -> int:
     most = max(1, int(share * len(values)))
     if level == 0.0:
         return most
-    return int(np.clip(math.ceil((noise / (target * level)) ** 2), 1, most))
+    return max(1, min(math.ceil(min(noise / (target * level), 1e6) ** 2), most))
 
 
 def end_level(
@@ -200,6 +201,21 @@ def course_of(curve: Curve, noise: float | None = None) -> Values:
     line = smoothed(curve.values, target=_FINE, share=0.35, noise=spread)
     parabola = smoothed(curve.values, target=_FINE, share=0.5, degree=2, noise=spread)
     return np.asarray((line + parabola) / 2)
+
+
+def lowest(curve: Curve, noise: float) -> tuple[int, float]:
+    """Where a curve is lowest, the first of equals, and how low: by its course, among points that are not high themselves.
+
+    A point that lies three times the noise above the lowest one is not the minimum, whatever its neighbours make of it.
+    What comes after the last candidate is cut off before the course is drawn: it would run over a sudden climb like a
+    cushion over an edge, and move the minimum away from it.
+    """
+    near = curve.values <= curve.values.min() + 3 * noise
+    count = len(near) - int(np.argmax(near[::-1]))
+    part = Curve(curve.name, curve.steps[:count], curve.values[:count])
+    course = course_of(part, noise)
+    index = int(np.argmin(np.where(near[:count], course, np.inf)))
+    return index, float(course[index])
 
 
 def swing_of(curve: Curve) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dlm.curves.findings import Band, Evidence, RatioPoint, Severity
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, blocks, course_of, noise_of, theil_sen, trailing
+from dlm.curves.trend import Curve, blocks, course_of, lowest, noise_of, theil_sen, trailing
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_steps, number
 
 __all__ = [
@@ -156,14 +156,14 @@ class _Turn:
 def _turn(valid: Curve) -> _Turn:
     noise = noise_of(valid.values)
     course = course_of(valid, noise)
-    best = int(np.argmin(course))  # the first of equals
+    best, value = lowest(valid, noise)
     if course is valid.values:
         return _Turn(
             best, float(course[best]), float(course[-1]), 0.0 if not noise else 2 * noise, noise == 0
         )
     width = min(_needed_points(valid, noise), 0.35 * len(valid))
     # a minimum in the middle is a mean, the end is the end of a line: four times a mean's variance
-    return _Turn(best, float(course[best]), float(course[-1]), noise * math.sqrt(5 / width), False)
+    return _Turn(best, value, float(course[-1]), noise * math.sqrt(5 / width), False)
 
 
 def _needed_points(valid: Curve, noise: float) -> float:
