@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.curves import RULES, CurveRun, Series, Thresholds, diagnose, select
@@ -217,6 +217,7 @@ def any_run(draw: st.DrawFn) -> CurveRun:
     )
 
 
+@settings(max_examples=min(settings.default.max_examples, 400))  # a diagnosis takes tens of milliseconds
 @given(any_run(), st.booleans())
 def test_no_numbers_break_a_rule(run: CurveRun, running: bool) -> None:
     diagnosis = diagnose(run, running=running)
