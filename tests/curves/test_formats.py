@@ -305,7 +305,7 @@ def test_json_lines_with_facts(tmp_path: Path) -> None:
 
 def test_what_dlm_itself_prints(tmp_path: Path) -> None:
     metrics = {
-        "train_loss": {"unit": "nats", "steps": [1, 2], "values": [2.0, None]},
+        "train_loss": {"unit": "nats", "steps": [1, 2, 3], "values": [2.0, None, "Infinity"]},
         "epoch": {"steps": [1], "values": [0.5]},
     }
     run = written(
@@ -317,6 +317,7 @@ def test_what_dlm_itself_prints(tmp_path: Path) -> None:
         },
     )
     assert (run.format, run.kind, run.planned_steps) == ("dlm metrics", "sft", 9)
+    assert run.series["train_loss"].values[2] == float("inf")
     assert diagnose(run).of("non_finite") is not None
 
 
