@@ -248,7 +248,7 @@ def non_finite(view: View, t: Thresholds) -> Outcome:
         return QUIET if view.run.series else None
     return Fires(
         "severe",
-        f"{evidence[0].series} is not a finite number from {view.where(evidence[0].steps[0])} on",
+        f"{evidence[0].series} is not a finite number at {view.where(evidence[0].steps[0])}",
         tuple(evidence[:6]),
-        "lower the learning rate, and look at that step's rows; nothing after it can be used",
+        "lower the learning rate, and look at that step's rows; use a checkpoint from before it",
     )
