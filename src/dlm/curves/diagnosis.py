@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from dlm.curves.findings import Diagnosis, Final, Finding, Undecided, Verdict
 from dlm.curves.rules.overfitting import ratio_points
 from dlm.curves.rules.records import final_of
@@ -15,6 +17,7 @@ from dlm.curves.view import Fires, View, Waits
 __all__ = ["diagnose"]
 
 _ORDER = {"severe": 0, "warn": 1, "info": 2}
+_AT_END = {rule.name for rule in RULES if rule.at_end}
 _FINALS = ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "train_reward", "valid_reward")
 
 
@@ -25,7 +28,14 @@ def diagnose(run: CurveRun, thresholds: Thresholds | None = None, *, running: bo
     rule speaks as soon as it has points enough. Calling it again with more points is the way to watch a run.
     """
     limits = thresholds or Thresholds()
-    view = View(run, running=running)
+    with np.errstate(
+        all="ignore"
+    ):  # numbers that no run has may overflow; what comes of them is compared, not shown
+        return _judge(View(run, running=running), limits)
+
+
+def _judge(view: View, limits: Thresholds) -> Diagnosis:
+    run, running = view.run, view.running
     findings, undecided, quiet = [], [], 0
     for rule in RULES:
         if run.kind not in rule.kinds:
@@ -61,8 +71,13 @@ def _verdict(findings: Sequence[Finding], undecided: Sequence[Undecided], quiet:
         rest = f", and {more} more finding{'' if more == 1 else 's'}" if more else ""
         return Verdict(worst.severity, f"{worst.title}{rest}")
     course = any(view.curve(role) is not None and len(view.curve(role) or ()) > 1 for role in _FINALS)
+    open_ones = sum(1 for one in undecided if not (view.running and one.rule in _AT_END))
     if not quiet or not course:
         return Verdict("unknown", "there is too little here to say anything")
+    if quiet < 2 * open_ones:
+        return Verdict(
+            "unknown", f"too short to say: {open_ones} of {quiet + open_ones} rules need more points"
+        )
     waiting = f"; {len(undecided)} rules cannot say yet" if undecided else ""
     so_far = " so far" if view.running else ""
     return Verdict("healthy", f"healthy{so_far}: {quiet} rules found nothing{waiting}")
