@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from dlm.curves.findings import Diagnosis, Final, Finding, Undecided, Verdict
 from dlm.curves.rules.overfitting import ratio_points
 from dlm.curves.rules.records import final_of
@@ -25,7 +27,14 @@ def diagnose(run: CurveRun, thresholds: Thresholds | None = None, *, running: bo
     rule speaks as soon as it has points enough. Calling it again with more points is the way to watch a run.
     """
     limits = thresholds or Thresholds()
-    view = View(run, running=running)
+    with np.errstate(
+        all="ignore"
+    ):  # numbers that no run has may overflow; what comes of them is compared, not shown
+        return _judge(View(run, running=running), limits)
+
+
+def _judge(view: View, limits: Thresholds) -> Diagnosis:
+    run, running = view.run, view.running
     findings, undecided, quiet = [], [], 0
     for rule in RULES:
         if run.kind not in rule.kinds:

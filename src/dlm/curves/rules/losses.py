@@ -9,7 +9,7 @@ import numpy as np
 from dlm.curves.findings import Evidence
 from dlm.curves.settling import Settled, settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, end_level, noise_of, smoothed, start_level, swing_of
+from dlm.curves.trend import Curve, end_level, smoothed, start_level, swing_of
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -62,7 +62,7 @@ def train_loss_barely_falls(view: View, t: Thresholds) -> Outcome:
     course = _course(view)
     if course is None or course.start <= t.near_zero:
         return QUIET  # there was nothing to fall from
-    if abs(course.change) >= max(t.least_fall, 2 * course.error):
+    if abs(course.change) >= max(t.least_fall, 2.5 * course.error):
         return QUIET  # it fell, or it rose, which is divergence
     if max(course.error, abs(course.change)) > 2 * t.least_fall:
         fall = f"it fell by {-course.change:.0%} ± {course.error:.0%}"
@@ -88,7 +88,7 @@ def train_loss_crashes(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < _FEW:
         return Waits("a course needs more points", len(train), _FEW)
-    course = smoothed(train.values, target=0.1, share=0.05)
+    course = smoothed(train, target=0.1, share=0.05)
     low = course <= t.near_zero
     if not low.any() or course[-1] > t.near_zero:
         return QUIET
@@ -119,9 +119,9 @@ def train_loss_diverges(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < 2 * _FEW:
         return Waits("a climb must last to be told from a spike", len(train), 2 * _FEW)
-    noise = noise_of(train.values)
+    noise = train.noise
     count = max(_FEW, len(train) // 20)
-    course = smoothed(train.values, target=0.05, noise=noise)
+    course = smoothed(train, target=0.05, noise=noise)
     least = int(np.argmin(course))
     last = train.values[-count:]
     low = float(np.quantile(last, 0.25)) if noise else float(last[-1])
@@ -157,7 +157,7 @@ def valid_loss_plateaus(view: View, t: Thresholds) -> Outcome:
     later = np.zeros(len(valid), bool) if epochs is None else epochs >= 1 - 1e-9
     if later.sum() < 3:
         return Waits("too few validations after the first epoch", int(later.sum()), 3)
-    noise = noise_of(valid.values)
+    noise = valid.noise
     if swing_of(valid) >= t.oscillation:
         return QUIET
     after = Curve(valid.name, valid.steps[later], valid.values[later])

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, mean_level, noise_of
+from dlm.curves.trend import Curve, Level, mean_level
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -107,7 +107,7 @@ def _gain(view: View, held_out: Curve) -> tuple[float, float, float, Level]:
     level = mean_level(late)
     start, start_error = 0.5, 0.0
     if not (view.run.method.startswith("dpo") or view.run.method == ""):
-        start, start_error = float(held_out.values[0]), noise_of(held_out.values)
+        start, start_error = float(held_out.values[0]), held_out.noise
     pairs = view.run.series.get("full_valid_pairs")
     if pairs is not None and len(pairs) and pairs.values[-1] > 0:
         # the same pairs every time: averaging over scorings does not make them more

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, end_level, mean_level, noise_of
+from dlm.curves.trend import Curve, Level, end_level, mean_level
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -38,7 +38,7 @@ def _parts(curve: Curve) -> tuple[Level, Level]:
 def _gain(curve: Curve) -> tuple[float, float]:
     """The last quarter's mean over the first's, and its error."""
     first, last = _parts(curve)
-    spread = noise_of(curve.values) / math.sqrt(max(1, len(curve) // 4))
+    spread = curve.noise / math.sqrt(max(1, len(curve) // 4))
     return last.value - first.value, math.sqrt(2) * spread
 
 
@@ -160,7 +160,7 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
 
 def _gap(train: Curve, valid: Curve, t: Thresholds) -> tuple[float, float, int] | None:
     """Training minus validation reward over the same last stretch, no longer than the noise asks for."""
-    noise, valid_noise = noise_of(train.values), noise_of(valid.values)
+    noise, valid_noise = train.noise, valid.noise
     most = min(1000, max(1, int(_LATE * len(valid))))
     last = int(valid.steps[-1])
     for count in range(1, most + 1):
