@@ -12,15 +12,20 @@ For each pattern of `curves_simulation.py` so many runs are drawn, diagnosed, an
 
 The rules were tuned on seeds from 100,000 on; the figures here are of seeds from 200,000 on, looked at once.
 
-    python bench/diagnosis.py [--runs 2000] [--roc-runs 200] [--first-seed 200000]
+A pattern's runs are one cell, a rule's ROC another; with --work FOLDER each is kept there as soon as it is done, and a
+second call goes on from them (some ten seconds of CPU time a cell, six minutes in all).
+
+    python bench/diagnosis.py [--runs 2000] [--roc-runs 200] [--first-seed 200000] [--work FOLDER [--most CELLS]]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -147,6 +152,30 @@ def roc(rule: Rule, kind: Mapping[str, str], seeds: range) -> dict[str, Any]:
     return {"threshold": name, "points": points, "area": area}
 
 
+class Kept:
+    """Cells that were worked out already, as files of a folder; without one, everything is worked out."""
+
+    def __init__(self, folder: Path | None, most: int | None) -> None:
+        self._folder, self._left = folder, most
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, name: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The cell of a name; SystemExit once as many were made as this call may make."""
+        path = None if self._folder is None else self._folder / f"{name}.json"
+        if path is not None and path.exists():
+            found: dict[str, Any] = json.loads(path.read_text())
+            return found
+        if self._left is not None:
+            if self._left == 0:
+                raise SystemExit(f"call again: {name} is next")
+            self._left -= 1
+        made = make()
+        if path is not None:
+            path.write_text(json.dumps(made))
+        return made
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -154,24 +183,42 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=2000)
     parser.add_argument("--roc-runs", type=int, default=200)
     parser.add_argument("--first-seed", type=int, default=REPORTED_FROM)
+    parser.add_argument("--work", type=Path, help="keep finished cells here, and go on from them")
+    parser.add_argument("--most", type=int, help="stop after so many new cells")
     arguments = parser.parse_args()
     seeds = range(arguments.first_seed, arguments.first_seed + arguments.runs)
-    kind, cells = kinds(), {}
-    for pattern in PATTERNS:
-        cells[pattern] = measure(pattern, seeds)
-        shares = {
-            rule: round(count / cells[pattern].runs, 4)
-            for rule, count in cells[pattern].fired.most_common()
-            if count
-        }
-        print(f"{pattern:18} {shares}", flush=True)
-    rows = [row for rule in RULES if (row := figures(rule, cells, kind))]
-    curves = {}
     few = range(arguments.first_seed, arguments.first_seed + arguments.roc_runs)
-    for rule in RULES:
-        if rule.name in MOVED:
-            curves[rule.name] = roc(rule, kind, few)
-            print(f"{rule.name:28} area {curves[rule.name]['area']:.3f}", flush=True)
+    kept = Kept(arguments.work, arguments.most)
+    kind = kinds()
+    cells = {name: as_cell(kept.get(name, lambda name=name: vars(measure(name, seeds)))) for name in PATTERNS}  # type: ignore[misc]
+    curves = {
+        rule.name: kept.get(f"roc-{rule.name}", lambda rule=rule: roc(rule, kind, few))  # type: ignore[misc]
+        for rule in RULES
+        if rule.name in MOVED
+    }
+    report(arguments, kind, cells, curves)
+
+
+def as_cell(kept: Mapping[str, Any]) -> Cell:
+    """A cell from its JSON."""
+    counters = {name: Counter(kept[name]) for name in ("fired", "rightly", "undecided")}
+    return Cell(**{**kept, **counters})
+
+
+def report(
+    arguments: argparse.Namespace,
+    kind: Mapping[str, str],
+    cells: Mapping[str, Cell],
+    curves: Mapping[str, Any],
+) -> None:
+    """Print the confusion matrix, the checkpoints and the table of rules, and write them down."""
+    matrix: dict[str, dict[str, float]] = defaultdict(dict)
+    for name, cell in cells.items():
+        for rule_name, count in cell.fired.most_common():
+            matrix[name][rule_name] = count / cell.runs
+        shown = ", ".join(f"{rule} {share:.3f}" for rule, share in matrix[name].items() if share >= 0.001)
+        print(f"{name:18} {shown}")
+    rows = [row for rule in RULES if (row := figures(rule, cells, kind))]
     for row in rows:
         row["roc_area"] = round(curves[row["rule"]]["area"], 4) if row["rule"] in curves else "–"
     chosen = {
@@ -183,14 +230,11 @@ def main() -> None:
         print(f"checkpoint {name:18} {one['within_2_percent']:.4f} within 2 %, worst {one['worst']}")
     pooled = float(np.mean([one["within_2_percent"] for one in chosen.values()]))
     print(f"checkpoint, all patterns  {pooled:.4f}")
-    matrix: dict[str, dict[str, float]] = defaultdict(dict)
-    for name, cell in cells.items():
-        for rule_name, count in cell.fired.items():
-            matrix[name][rule_name] = count / cell.runs
     write_report(
         "diagnosis",
         rows,
         runs_per_pattern=arguments.runs,
+        roc_runs=arguments.roc_runs,
         first_seed=arguments.first_seed,
         goals={"recall": GOAL_RECALL, "false_alarm": GOAL_FALSE},
         confusion=matrix,

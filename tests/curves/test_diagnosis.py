@@ -117,6 +117,25 @@ def test_a_running_run_is_judged_by_what_is_there_and_its_end_is_left_open() -> 
     assert diagnose(broken, running=True).of("train_loss_diverges") is not None
 
 
+def test_no_run_is_stopped_for_its_first_points() -> None:
+    flat = curves("rft", train_mean_reward=[0.0] * 15, planned_steps=100)
+    assert diagnose(flat).of("reward_flat_at_zero") is not None
+    assert diagnose(flat, running=True).severe == ()
+    later = curves("rft", train_mean_reward=[0.0] * 20, planned_steps=100)
+    assert diagnose(later, running=True).of("reward_flat_at_zero") is not None
+    up = curves("sft", train_loss=[2.0, 1.9, 1.8, 1.7], valid_loss=[1.0, 1.5, 1.6], planned_steps=100)
+    assert diagnose(up, running=True).of("overfit_alarm") is None
+    assert diagnose(up).of("overfit_alarm") is not None
+
+
+def test_a_run_that_was_stopped_early_is_not_blamed_for_its_schedule() -> None:
+    run = curves("sft", train_loss=falls(20), learning_rate=line(40, 1e-4, 0)[:12], planned_steps=40)
+    found = diagnose(run).of("learning_rate_mis_scheduled")
+    assert found is not None
+    assert found.severity == "info"
+    assert "step 20 of 40" in found.evidence[0].text
+
+
 def test_a_crash_while_running_wants_the_plan() -> None:
     values = [2.0, 0.01, 0.01, 0.01, 0.01, 0.01, 0.01]
     known = diagnose(curves("sft", train_loss=values, planned_steps=100), running=True)

@@ -345,3 +345,28 @@ def test_facts_of_a_table_and_names_in_another_case(tmp_path: Path) -> None:
     )
     assert (run.kind, run.method, run.planned_steps) == ("preference", "orpo", 2)
     assert set(run.series) == {"train_loss", "grad_norm", "eval_loss"}
+
+
+def test_the_page_s_run_as_a_file_that_a_resume_appended_to(tmp_path: Path) -> None:
+    """Called DPO, loss from about 2, 1,938 steps planned, 2,145 rows because 207 steps stand in it twice."""
+    facts = {"method": "DPO", "status": "COMPLETE", "steps": 2145, "planned_steps": 1938, "num_epochs": 3}
+    lines = [json.dumps({**facts, "final_loss": 0.4665, "token_accuracy": 0.873})]
+    for step in [*range(1, 1001), *range(794, 1939)]:
+        loss = 0.05 + 1.95 * 0.99**step + (0.01 if step % 2 else -0.01)
+        row = {
+            "step": step,
+            "loss": 0.4665 if step == 1938 else loss,
+            "token_accuracy": 0.5 + 0.25 * step / 1938,
+        }
+        lines.append(
+            json.dumps({**row, "grad_norm": 1.0 + 5 * 0.99**step, "learning_rate": 2e-4 * (1 - step / 1938)})
+        )
+    run = written(tmp_path, "\n".join(lines) + "\n")
+    assert (run.kind, run.method, run.planned_steps, run.logged_rows) == ("preference", "dpo", 1938, 2145)
+    assert run.repeats is not None
+    assert (run.repeats.rows, run.repeats.first, run.repeats.last) == (207, 794, 1000)
+    titles = {one.rule: one.title for one in diagnose(run).findings}
+    assert titles["first_loss_not_ln2"] == "called DPO, but its first loss is 1.99, not ln 2"
+    assert titles["more_steps_than_planned"] == "2145 steps logged of 1938 planned"
+    assert "207 steps are logged more than once" in titles["steps_logged_twice"]
+    assert "stated_final_differs" in titles

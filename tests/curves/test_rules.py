@@ -269,12 +269,20 @@ CASES: dict[str, Case] = {
         rate([1e-4, 0.0, 0.0, 0.0]),
     ),
     "first_loss_not_ln2": Case(
-        [dpo(2.0), dpo(LN2 + 0.051), dpo(LN2 - 0.051)],
+        [
+            dpo(2.0),
+            dpo(LN2 + 0.051),
+            dpo(LN2 - 0.051),
+            dpo(2.0, train_nll_loss=[1.3] * 31, rewards__margins=line(31, 0.4, 2)),
+        ],
         [
             dpo(LN2),
             dpo(LN2 + 0.049),
             curves("preference", method="orpo", train_loss=[2.0, 1.5]),
             curves("preference", method="dpo/ipo", train_loss=[25.0, 20.0]),
+            dpo(
+                2.0, train_nll_loss=[1.3] * 31, rewards__margins=line(31, 0, 2)
+            ),  # the chosen answers' loss is in it
         ],
         curves("preference", method="dpo", train_loss={10: 0.5, 20: 0.4}),  # the first step was not logged
     ),

@@ -17,6 +17,7 @@ from dlm.curves.view import Fires, Outcome, View, Waits
 __all__ = ["diagnose", "findings_so_far"]
 
 _ORDER = {"severe": 0, "warn": 1, "info": 2}
+_AT_END = {rule.name for rule in RULES if rule.at_end}
 _FINALS = ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "train_reward", "valid_reward")
 
 
@@ -93,8 +94,13 @@ def _verdict(findings: Sequence[Finding], undecided: Sequence[Undecided], quiet:
         rest = f", and {more} more finding{'' if more == 1 else 's'}" if more else ""
         return Verdict(worst.severity, f"{worst.title}{rest}")
     course = any(view.curve(role) is not None and len(view.curve(role) or ()) > 1 for role in _FINALS)
+    open_ones = sum(1 for one in undecided if not (view.running and one.rule in _AT_END))
     if not quiet or not course:
         return Verdict("unknown", "there is too little here to say anything")
+    if quiet < 2 * open_ones:
+        return Verdict(
+            "unknown", f"too short to say: {open_ones} of {quiet + open_ones} rules need more points"
+        )
     waiting = f"; {len(undecided)} rules cannot say yet" if undecided else ""
     so_far = " so far" if view.running else ""
     return Verdict("healthy", f"healthy{so_far}: {quiet} rules found nothing{waiting}")

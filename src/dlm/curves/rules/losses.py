@@ -215,13 +215,13 @@ def both_losses_high(view: View, t: Thresholds) -> Outcome:
     if len(train) < _FEW or len(valid) < 2:
         return Waits("too few points of both losses", min(len(train), len(valid)), _FEW)
     course, last = _course(view), end_level(valid)
-    if course is None or min(course.end, last.value) < t.high_loss or -course.change > t.high_fall:
+    if course is None or min(course.end, last.value) < t.high_loss or abs(course.change) > t.high_fall:
         return QUIET
     return Fires(
         "warn",
         f"both losses stay high: training {number(course.end)}, validation {number(last.value)}",
         (
-            at_steps(f"{-course.change:.0%} less than at the start", train, [0, -1]),
+            at_steps(f"a fall of {-course.change:.0%} over the run", train, [0, -1]),
             at_levels("validation loss at the end", valid, last),
         ),
         "the task is too hard as it is posed: take a larger model, simplify it, or train longer at a higher rate",
@@ -248,7 +248,7 @@ def non_finite(view: View, t: Thresholds) -> Outcome:
         return QUIET if view.run.series else None
     return Fires(
         "severe",
-        f"{evidence[0].series} is not a finite number from {view.where(evidence[0].steps[0])} on",
+        f"{evidence[0].series} is not a finite number at {view.where(evidence[0].steps[0])}",
         tuple(evidence[:6]),
-        "lower the learning rate, and look at that step's rows; nothing after it can be used",
+        "lower the learning rate, and look at that step's rows; use a checkpoint from before it",
     )

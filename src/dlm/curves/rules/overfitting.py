@@ -29,6 +29,7 @@ _ADVICE: dict[Band, str] = {
     "severe": "use an earlier checkpoint, and train fewer epochs or on more data",
 }
 _TARGET = 0.025  # error of a ratio's two levels that is small beside the bands' widths
+_FEW_LIVE = 4
 _MOST_RATIOS = 1000
 _LATE_SHARE = 0.25  # of the run that the final ratio may be averaged over, where noise asks for it
 
@@ -185,8 +186,9 @@ def overfit_alarm(view: View, t: Thresholds) -> Outcome:
         if view.curve("train_loss") is None:
             return None
         return Waits("there is no validation loss, so that overfitting cannot be seen")
-    if len(valid) < 2:
-        return Waits("one validation has no best before it", len(valid), 2)
+    needed = _FEW_LIVE if view.running else 2  # a run is not to be stopped for one validation out of two
+    if len(valid) < needed:
+        return Waits("the best validation must lie before the last one", len(valid), needed)
     turn = _turn_of(view, valid)
     if not turn.final - 2 * t.sureness * turn.error > t.overfit_alarm * turn.best_value:
         return QUIET

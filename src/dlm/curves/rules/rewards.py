@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _FEW = 10  # steps before a reward's course is spoken of
+_EARLY = 0.2  # of a running run, in which a reward may stand still
 _LATE = 0.25  # of the run, over which a gap is averaged
 
 
@@ -46,7 +47,11 @@ def _reward(view: View) -> Curve | Waits | None:
     reward = view.curve("train_reward")
     if reward is None:
         return None
-    return reward if len(reward) >= _FEW else Waits("a reward's course needs more steps", len(reward), _FEW)
+    if len(reward) < _FEW:
+        return Waits("a reward's course needs more steps", len(reward), _FEW)
+    if view.running and view.end is not None and view.run.last_step < _EARLY * view.end:
+        return Waits(f"a reward may stand still at first; {_EARLY:.0%} of the run must have passed")
+    return reward
 
 
 def reward_flat_at_zero(view: View, t: Thresholds) -> Outcome:
