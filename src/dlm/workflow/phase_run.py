@@ -183,6 +183,9 @@ class PhaseRun:
         optimizer = make_optimizer(model, resolved.recipe)
         progress = checkpoints.load_newest(folder, model, optimizer, view.warn)
         store.metrics.drop_after(run.id, progress.step)
+        store.remember_checkpoints(
+            run.id, checkpoints.saved_steps(folder)
+        )  # one may lack its record: killed just then
         threads = Choice(run.threads, "as the run began") if progress.step else loaded.policy.threads
         view.briefing(
             brief(
