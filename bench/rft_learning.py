@@ -23,6 +23,7 @@ from typing import Any
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 from report import RESULTS, print_table, provenance
+
 from training import commit, store
 
 PATH = RESULTS / "rft_learning.json"
@@ -45,7 +46,9 @@ class Quiet:
     def briefing(self, briefing: Any) -> None: ...
     def step(self, step: int, total: int, values: Mapping[str, float]) -> None:
         if "full_valid_mean_reward" in values:
-            shown = {name: round(values[name], 3) for name in ("train_mean_reward", "full_valid_mean_reward", "kl")}
+            shown = {
+                name: round(values[name], 3) for name in ("train_mean_reward", "full_valid_mean_reward", "kl")
+            }
             print(f"seed {self._seed} step {step}/{total} {shown}", flush=True)
 
     def checkpoint(self, step: int) -> None: ...
@@ -87,7 +90,9 @@ def train_seed(seed: int, steps: int, learning_rate: float) -> dict[str, Any]:
         with Home.open().store(document.read_text(encoding="utf-8").split("dlm_id: ")[1].split()[0]) as found:
             version = found.versions.get(report.version).folder
             measured = {
-                state: {how: answer(None if state == "base" else version, how) for how in ("sampled", "greedy")}
+                state: {
+                    how: answer(None if state == "base" else version, how) for how in ("sampled", "greedy")
+                }
                 for state in ("base", "version")
             }
     reward = report.reward
@@ -118,7 +123,9 @@ def answer(version: Path | None, how: str) -> list[dict[str, float]]:
     policy = load_policy(resolve_base("pocket"), version, device="cpu")
     fresh = cases(FRESH_SEED, FRESH)
     settings = Settings(temperature=float(how == "sampled"), max_new_tokens=96)
-    samples = sample(policy, [policy.chat.prompt_ids(c.question) for c in fresh], settings, list(range(len(fresh))))
+    samples = sample(
+        policy, [policy.chat.prompt_ids(c.question) for c in fresh], settings, list(range(len(fresh)))
+    )
     items = [
         GradeItem(case.question, one.text, case.gold, {}, one.finish_reason == "length")
         for case, one in zip(fresh, samples, strict=True)
@@ -164,7 +171,9 @@ def _mean(answers: Sequence[Mapping[str, float]], name: str) -> float:
 
 def stored() -> list[dict[str, Any]]:
     """What was measured so far."""
-    found: list[dict[str, Any]] = json.loads(PATH.read_text(encoding="utf-8"))["cells"] if PATH.exists() else []
+    found: list[dict[str, Any]] = (
+        json.loads(PATH.read_text(encoding="utf-8"))["cells"] if PATH.exists() else []
+    )
     return found
 
 

@@ -134,12 +134,22 @@ class Recipe(BaseModel):
     early_stopping: int | None = Field(
         None, ge=1, description="stop after this many validations without a better one; unset = never"
     )
+    stop_on: Literal["never", "severe", "warn"] = Field(
+        "never",
+        description="stop as soon as a rule about the curves finds something severe (warn: or warns), and keep the best "
+        "checkpoint as keep_best does; never = only warn",
+    )
     layout: Literal["auto", "plain", "packed", "shared", "packed_shared"] = Field(
         "auto",
         description="how rows become a batch: padded rows, rows packed end to end, prompts encoded once for all their "
         "answers, or both; auto = the fastest one that this base computes right",
     )
     seed: int = Field(42, ge=0, lt=2**63, description="seed of row order, dropout and adapter initialisation")
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the best checkpoint is kept and made the version: a run that may be stopped early wants it too."""
+        return self.keep_best or self.stop_on != "never"
 
 
 class PreferenceChoices(BaseModel):

@@ -43,7 +43,7 @@ def test_specs(text: str, kind: str, target: str, argv: tuple[str, ...]) -> None
         ("swaay", "cli-stream:<command>"),
         ("sway:x", "sway, hf:<model>"),
         ("", "sway, hf:<model>"),
-        ("grader:x", "sway, hf:<model>"),
+        ("grader:x", "spreadsheet"),
         ("hf:", "a model's folder or name"),
         ("cli: ", "a command"),
         ("cli:judge 'open", "quotes closed"),

@@ -21,7 +21,7 @@ from dlm.store import database as database_module
 from dlm.store.database import Database, from_json, to_json
 
 ID = "01J9Z3W5E8RT2Y4VQ7NDPXK6MA"
-KNOWN = 3
+KNOWN = 4
 
 
 def schema_of(path: Path) -> list[tuple[str, str]]:

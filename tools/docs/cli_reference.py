@@ -14,8 +14,7 @@ from pathlib import Path
 import click
 from pydantic.fields import FieldInfo
 
-from dlm.cli.commands.preference import MEMBERS
-from dlm.cli.groups import leaves
+from dlm.cli.groups import Family, leaves
 from dlm.cli.main import COMMANDS, app
 from dlm.recipe import PHASE_KNOBS, Recipe
 
@@ -49,6 +48,9 @@ _WHERE = {
         `training.preference`, the numbers `beta` to `num_epochs` under its `hyperparams`.""",
     "reward": """
         In `--set` they are written as here (`--set reward.center=0`), in the header under `training.reward`.""",
+    "rft": """
+        In `--set` they are written as here (`--set rft.group_size=16`), in the header under `training.rft`.
+        What they do is told in [rft.md](rft.md).""",
 }
 
 
@@ -66,8 +68,12 @@ def page() -> str:
 def _contents() -> str:
     lines = ["| command | does |", "|---|---|"]
     helps = {name: entry.help for name, entry in COMMANDS.items()}
-    helps |= {f"preference {name}": member.help for name, member in MEMBERS.items()}
-    for name, _, _ in leaves(app, click.Context(app, info_name="dlm")):
+    group = click.Context(app, info_name="dlm")
+    for family in COMMANDS:
+        command = app.get_command(group, family)
+        if isinstance(command, Family):
+            helps |= {f"{family} {name}": member.help for name, member in command.members.items()}
+    for name, _, _ in leaves(app, group):
         lines.append(f"| [`dlm {name}`](#dlm-{name.replace(' ', '-')}) | {helps[name]} |")
     return "\n".join(lines) + "\n"
 
@@ -83,7 +89,7 @@ def _command(name: str, command: click.Command, ctx: click.Context) -> str:
 
 
 def _option(option: click.Option) -> str:
-    flag = ", ".join(option.opts)
+    flag = ", ".join([*option.opts, *option.secondary_opts])
     if isinstance(option.type, click.Choice):
         flag += f" [{'|'.join(option.type.choices)}]"
     elif not option.is_flag:

@@ -211,6 +211,10 @@ class Output:
         if self.as_json:
             _print_json(self.command, {"data": data}, self.warnings)
 
+    def raw_json(self, value: Mapping[str, Any]) -> None:
+        """An object of somebody else's format, without our envelope; its numbers are finite."""
+        click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
 
 @contextlib.contextmanager
 def waiting(text: str) -> Iterator[None]:

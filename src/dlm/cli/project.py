@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from dlm.document import Document
     from dlm.store import Run, Store
 
-__all__ = ["Project", "find_project", "open_store", "runs_as_they_are", "warn_of_copy", "warn_of_copy_at"]
+__all__ = [
+    "Project",
+    "find_project",
+    "is_document",
+    "open_store",
+    "pick_training_run",
+    "runs_as_they_are",
+    "warn_of_copy",
+    "warn_of_copy_at",
+]
 
 _HEADER = re.compile(r"\A\ufeff?---\n(.*?)^---$", re.DOTALL | re.MULTILINE)
 _ID = re.compile(r"""^dlm_id:[ \t]*["']?([0-9A-HJKMNP-TV-Z]{26})["']?[ \t]*(?:#.*)?\r?$""", re.MULTILINE)
@@ -115,6 +124,40 @@ def warn_of_copy_at(output: Output, path: Path) -> None:
     if store is not None:
         with store:
             warn_of_copy(output, store, path)
+
+
+def is_document(path: Path) -> bool:
+    """By its name, or by the fence that opens a header: a file of curves has neither."""
+    if path.suffix == ".dlm":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(8).removeprefix(b"\xef\xbb\xbf").startswith((b"---\n", b"---\r"))
+    except OSError:
+        return False
+
+
+def pick_training_run(store: Store, document: Path, run_id: int | None) -> Run:
+    """The run asked for, else the newest that trains, with its true status.
+
+    Raises:
+        MissingRecordError: no such run, or nothing was trained yet.
+        UsageError: a run that trains nothing.
+    """
+    from dlm.workflow.run_curves import require_curves, trains
+
+    runs = [replace(run, status=status) for run, status in runs_as_they_are(store)]
+    if run_id is not None:
+        store.runs.get(run_id)  # names the runs there are
+        run = next(run for run in runs if run.id == run_id)
+        require_curves(run)
+        return run
+    trained = [run for run in runs if trains(run)]
+    if not trained:
+        raise MissingRecordError(
+            "nothing was trained yet: there are no curves", next_step=typed("dlm", "train", str(document))
+        )
+    return trained[-1]
 
 
 def runs_as_they_are(store: Store) -> list[tuple[Run, str]]:

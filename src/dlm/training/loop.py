@@ -12,7 +12,7 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,13 +111,16 @@ def run_loop(
     checkpoint_folder: Path,
     *,
     selection: Selection | None = None,
+    enough: Callable[[], str] = lambda: "",
     rollouts: Rollouts | None = None,
 ) -> LoopResult:
     """Train what the optimiser holds, from `progress` on, until the plan is done, nothing gets better or a stop is asked.
 
     `held_out` is scored every `plan.eval_every` steps and at the end; `selection` says which of those metrics decide the
-    best step. Without it no step is the best one, and nothing stops early. With `rollouts`, `train` are prompts: a step
-    learns from the answers that the policy gives to them, and held-out prompts are answered with the other held-out rows.
+    best step. Without it no step is the best one, and nothing stops early for want of a better one. `enough` is asked after
+    each step where the recipe has `stop_on`: a reason to end the run there, "" for none. With `rollouts`, `train` are
+    prompts: a step learns from the answers that the policy gives to them, and held-out prompts are answered with the other
+    held-out rows.
 
     Raises:
         NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
@@ -135,6 +138,7 @@ def run_loop(
         observer,
         checkpoint_folder,
         selection,
+        enough,
         rollouts,
     )
     return run.until_it_ends(progress)
@@ -155,12 +159,13 @@ class _Run:
         observer: Observer,
         folder: Path,
         selection: Selection | None,
+        enough: Callable[[], str],
         rollouts: Rollouts | None,
     ) -> None:
         self.model, self.objective, self.train, self.held_out = model, objective, train, held_out
         self.rollouts = rollouts
         self.recipe, self.optimizer = recipe, optimizer
-        self.observer, self.folder, self.selection = observer, folder, selection
+        self.observer, self.folder, self.selection, self.enough = observer, folder, selection, enough
         self.device = objective.layout.device
         self.world = current()
         self.gradients = Gradients(trainable(model))
@@ -175,7 +180,7 @@ class _Run:
         self.world.start_alike(trainable(self.model))
         last: dict[str, float] = {}
         asked = self._stop_asked()  # while the base was loading
-        early = _early_stop(progress, self.recipe)  # a run that goes on may have been through already
+        early = self._early_stop(progress)  # a run that goes on may have been through already
         with self.noise.added_to(self.model):
             while progress.step < self.plan.total_steps and not (asked or early):
                 progress, values = self._step(progress)
@@ -190,8 +195,8 @@ class _Run:
                     self.observer.metrics(progress.step, values)
                 last |= values
                 if not at_end:
-                    asked, early = self._stop_asked(), _early_stop(progress, self.recipe)
-                is_best = self.recipe.keep_best and progress.best_step == progress.step
+                    asked, early = self._stop_asked(), self._early_stop(progress)
+                is_best = self.recipe.keeps_best and progress.best_step == progress.step
                 if at_end or asked or early or is_best or progress.step % self.plan.save_every == 0:
                     self._save(progress)
         self.world.wait()  # until the last checkpoint is there for every process
@@ -199,6 +204,12 @@ class _Run:
 
     def _stop_asked(self) -> str:
         return self.world.agree(self.observer.stop_requested(), self.device)
+
+    def _early_stop(self, progress: Progress) -> str:
+        early = _early_stop(progress, self.recipe)
+        if early or self.recipe.stop_on == "never":
+            return early
+        return self.world.agree(self.enough(), self.device)  # only the main process reads the curves
 
     def _is_watched(self, step: int) -> bool:
         return step == self.plan.total_steps or step % self.plan.eval_every == 0
@@ -285,7 +296,7 @@ class _Run:
             self.optimizer,
             progress,
             keep_last=self.recipe.keep_last,
-            best=progress.best_step if self.recipe.keep_best else None,
+            best=progress.best_step if self.recipe.keeps_best else None,
         )
         self.observer.checkpoint_saved(progress.step)
 

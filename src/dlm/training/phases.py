@@ -7,6 +7,7 @@ comes back.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,12 @@ def train_phase(
     progress: Progress,
     observer: Observer,
     checkpoint_folder: Path,
+    *,
+    enough: Callable[[], str] = lambda: "",
 ) -> LoopResult:
     """Run the loop. Validation during the run scores a fixed sample of the held-out rows; probes are always scored.
+
+    `enough` gives a reason to end the run after a step, "" for none; it is asked where the recipe has `stop_on`.
 
     Raises:
         NonFiniteError: a loss, gradient or weight is not finite; the rows are named, the last checkpoint stays.
@@ -114,6 +119,7 @@ def train_phase(
             observer,
             checkpoint_folder,
             selection=prepared.selection,
+            enough=enough,
             rollouts=prepared.rollouts,
         )
 

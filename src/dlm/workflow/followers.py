@@ -79,6 +79,10 @@ class Followers:
         """Tell them where the run's checkpoints are."""
         self._world.from_main(checkpoint_folder)
 
+    def keep(self, step: int) -> None:
+        """Tell them of which step the version is made."""
+        self._world.from_main(step)
+
     def measure(self, measures: StartMeasures) -> None:
         """Make them measure along."""
         self._world.from_main(measures)
@@ -135,9 +139,10 @@ def _take_part(ticket: Ticket, loaded: Loaded, world: World, stop: StopRequest, 
     result = train_phase(prepared, model, recipe, optimizer, progress, _Silent(stop), folder)
     if result.interrupted:
         raise InterruptedRunError(f"stopped by {result.stopped}")
-    if recipe.keep_best and result.best_step is not None and result.best_step != result.progress.step:
-        checkpoints.load_adapter_of(folder, result.best_step, model)
-    require_finite(model, result.progress.step)
+    step = world.from_main(result.progress.step)
+    if step != result.progress.step:
+        checkpoints.load_adapter_of(folder, step, model)
+    require_finite(model, step)
     _answer_along(loaded, of_base=False)
     score_held_out(prepared, model)
     if ticket.phase != "sft":

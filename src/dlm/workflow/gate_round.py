@@ -1,17 +1,23 @@
-"""From a new version to a verdict: evaluate what is missing of both sides, ask the gate, promote what passed."""
+"""From a new version to a verdict: evaluate what is missing of both sides, ask the gate, promote what passed.
+
+Torch is loaded where a version has to answer, and not for a verdict on what is known.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dlm.document import load
 from dlm.errors import MissingRecordError
 from dlm.evaluation import out_of_reach
 from dlm.store import Home, Store
-from dlm.workflow.evaluating import EvalOptions, EvalView, ceilings, evaluate, flat
 from dlm.workflow.gating import Asked, Gating, ask_gate, plan_gate, read_gate
+
+if TYPE_CHECKING:
+    from dlm.workflow.evaluating import EvalView
 
 __all__ = ["GateOptions", "Judged", "gate", "warn_of_reach"]
 
@@ -49,6 +55,8 @@ def gate(path: Path, options: GateOptions, view: EvalView) -> Judged:
     with _store(path, document.header.dlm_id) as store:
         gating = plan_gate(document, path, store, options.candidate, options.baseline)
     if options.evaluate and gating.suites:
+        from dlm.workflow.evaluating import EvalOptions, evaluate  # torch: not for a verdict on what is known
+
         versions = (gating.baseline_name, gating.candidate.name)
         names = tuple(suite.name for suite in gating.suites)
         evaluate(path, EvalOptions(names, versions, device=options.device, allow=options.allow), view)
@@ -69,6 +77,8 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
     names = tuple(suite.name for suite in suites)
     if not names:
         return
+    from dlm.workflow.evaluating import EvalOptions, ceilings, flat
+
     found = ceilings(path, EvalOptions(names, device=options.device, allow=options.allow), view)
     figures = {name: flat(ceiling) for name, ceiling in found.items() if ceiling is not None}
     for condition, why in out_of_reach(conditions, figures):

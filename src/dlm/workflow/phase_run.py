@@ -17,7 +17,6 @@ from dlm.store import MetricWriter, Run, RunSpec, Store, Version, VersionSpec
 from dlm.training import (
     Estimate,
     LoopResult,
-    Observer,
     checkpoints,
     estimate,
     make_optimizer,
@@ -31,10 +30,13 @@ from dlm.workflow.interrupt import StopRequest
 from dlm.workflow.loading import Loaded, brief, hash_of_data, load_phase, method_of
 from dlm.workflow.material import Material
 from dlm.workflow.measuring import Measuring
+from dlm.workflow.observing import RunObserver
 from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
 from dlm.workflow.reward_alarms import RewardObserver
+from dlm.workflow.run_curves import curve_run, loss_method
 from dlm.workflow.views import Phase, RunReport, TrainView
+from dlm.workflow.watching import WARNING, CurveWatch, lowest_training_loss
 
 __all__ = ["Invocation", "PhaseRun"]
 
@@ -196,23 +198,21 @@ class PhaseRun:
         measuring.at_start(progress.step)
         with store.metrics.writer(run.id) as writer:
             result = self._loop(run, resolved, loaded, optimizer, progress, writer)
-            step = result.progress.step
-            if resolved.recipe.keep_best and result.best_step is not None and result.best_step != step:
-                checkpoints.load_adapter_of(folder, result.best_step, model)
-                view.note(f"step {result.best_step} scored best on held-out rows: the version is made of it")
-                step = result.best_step
+            step = self._step_to_keep(run, resolved, result)
+            self.invocation.followers.keep(step)
+            if step != result.progress.step:
+                checkpoints.load_adapter_of(folder, step, model)
             require_finite(model, step)
             writer.log(result.progress.step, measuring.at_end())
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
         self.invocation.followers.phase_is_over()
-        series = store.metrics.read(run.id)
         published = self._publish(run, resolved, loaded, step)
         return measuring.report(
             published,
             promoted=self._is_promoted,
             method=method_of(resolved),
             result=result,
-            series=series,
+            curves=curve_run(store, store.runs.get(run.id)),
             view=view,
         )
 
@@ -225,20 +225,33 @@ class PhaseRun:
         progress: checkpoints.Progress,
         writer: MetricWriter,
     ) -> LoopResult:
-        """Train to the end of the plan, or until nothing gets better.
+        """Train to the end of the plan, until nothing gets better, or until the curves are a reason to stop.
 
         Raises:
             InterruptedRunError: a stop was asked for; a checkpoint is saved.
         """
         total, view = loaded.prepared.plan.total_steps, self.invocation.view
-        observer: Observer = _Observer(
-            self.invocation.store, run.id, writer, view, total, self.invocation.stop
+        store, recipe = self.invocation.store, resolved.recipe
+        watch = CurveWatch(
+            run.kind,
+            loss_method(run.method, run.recipe, started_anew=run.parent_version is None),
+            total,
+            loaded.prepared.plan.eval_every,
+            stop_on=recipe.stop_on,
+            earlier=store.metrics.read(run.id) if progress.step else {},
+            told=store.runs.events(run.id, WARNING),
         )
-        if self.phase == "rft":
-            observer = RewardObserver(observer, self.invocation.store, run, view)
-        folder = self.invocation.store.checkpoints(run.id)
-        recipe = resolved.recipe
-        result = train_phase(loaded.prepared, loaded.model, recipe, optimizer, progress, observer, folder)
+        observer = RunObserver(store, run.id, writer, view, total, self.invocation.stop, watch)
+        result = train_phase(
+            loaded.prepared,
+            loaded.model,
+            recipe,
+            optimizer,
+            progress,
+            RewardObserver(observer, store, run, view) if self.phase == "rft" else observer,
+            store.checkpoints(run.id),
+            enough=observer.enough,
+        )
         if result.interrupted:
             raise InterruptedRunError(
                 f"run {run.id} stopped by {result.stopped} at step {result.progress.step} of {total}; "
@@ -247,7 +260,33 @@ class PhaseRun:
             )
         if result.stopped:
             view.note(f"stopped at step {result.progress.step} of {total}: {result.stopped}")
+            event = {"step": result.progress.step, "reason": result.stopped}
+            if event not in [one.data for one in store.runs.events(run.id, "stopped_early")]:
+                store.runs.event(run.id, "stopped_early", event)
         return result
+
+    def _step_to_keep(self, run: Run, resolved: ResolvedRecipe, result: LoopResult) -> int:
+        """The step that the version is made of: the last one, unless the recipe keeps the best.
+
+        A run that the curves stopped with nothing held out has no best step; then it is that of the lowest training loss
+        among the checkpoints that are left.
+        """
+        store, view, last = self.invocation.store, self.invocation.view, result.progress.step
+        if not resolved.recipe.keeps_best:
+            return last
+        if result.best_step is not None:
+            if result.best_step != last:
+                view.note(f"step {result.best_step} scored best on held-out rows: the version is made of it")
+            return result.best_step
+        losses = store.metrics.read(run.id, ["train_loss"]).get("train_loss")
+        if resolved.recipe.stop_on == "never" or not result.stopped or losses is None:
+            return last
+        step = lowest_training_loss(losses, checkpoints.saved_steps(store.checkpoints(run.id))) or last
+        if step != last:
+            view.note(
+                f"step {step} had the lowest training loss of the saved ones: the version is made of it"
+            )
+        return step
 
     @property
     def _is_promoted(self) -> bool:
@@ -279,36 +318,6 @@ class PhaseRun:
                 f"{made.name} is not current yet: the document's gate decides ({ask} --promote)"
             )
         return made
-
-
-class _Observer:
-    """Passes the loop's metrics on to the store and the view."""
-
-    def __init__(
-        self,
-        store: Store,
-        run_id: int,
-        writer: MetricWriter,
-        view: TrainView,
-        total: int,
-        stop: StopRequest,
-    ) -> None:
-        self._store, self._run_id, self._writer = store, run_id, writer
-        self._view, self._total, self._stop = view, total, stop
-
-    def metrics(self, step: int, values: Mapping[str, float]) -> None:
-        self._writer.log(step, dict(values))
-        self._view.step(step, self._total, values)
-
-    def before_checkpoint(self) -> None:
-        self._writer.flush()
-
-    def checkpoint_saved(self, step: int) -> None:
-        self._store.remember_checkpoint(self._run_id, step)
-        self._view.checkpoint(step)
-
-    def stop_requested(self) -> str:
-        return self._stop.reason
 
 
 def _library_versions() -> dict[str, str]:

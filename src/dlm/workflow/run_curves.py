@@ -7,18 +7,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final, cast
 
-from dlm.curves import Checkpoint, CurveRun, RunKind, Series
+from dlm.curves import Checkpoint, CurveRun, Diagnosis, RunKind, Selection, Series
 from dlm.errors import MissingRecordError, UsageError
-from dlm.store import Run, SavedCheckpoint, Store
+from dlm.store import Run, Store
 
-__all__ = ["CHECKPOINT_METRICS", "curve_run", "curve_run_of", "has_curves", "loss_method"]
+__all__ = [
+    "CHECKPOINT_METRICS",
+    "curve_run",
+    "curve_run_of",
+    "loss_method",
+    "require_curves",
+    "trains",
+    "values_at",
+    "verdict_data",
+]
 
 TRAINED: Final = ("sft", "preference", "reward", "rft")
 
-CHECKPOINT_METRICS: Final = (
+CHECKPOINT_METRICS: Final[tuple[str, ...]] = (
     # those of an OpenAI supervised job, …
     "train_loss",
     "train_mean_token_accuracy",
@@ -42,9 +53,18 @@ CHECKPOINT_METRICS: Final = (
 """The metrics that a checkpoint carries, as far as its run measured them at that very step."""
 
 
-def has_curves(run: Run) -> bool:
+def trains(run: Run) -> bool:
     """Whether it is a run that trains; a mine or eval run has no curves."""
     return run.kind in TRAINED
+
+
+def require_curves(run: Run) -> None:
+    """Raises `UsageError` of a run that trains nothing."""
+    if not trains(run):
+        raise UsageError(
+            f"run {run.id} is a {run.kind} run: it trained nothing and has no curves",
+            next_step=f"dlm metrics DOCUMENT --run-id {run.id} shows what it did",
+        )
 
 
 def curve_run(store: Store, run: Run) -> CurveRun:
@@ -54,11 +74,7 @@ def curve_run(store: Store, run: Run) -> CurveRun:
         UsageError: a run of that kind trains nothing.
         MissingRecordError: nothing was logged: the run ended before its first step.
     """
-    if not has_curves(run):
-        raise UsageError(
-            f"run {run.id} is a {run.kind} run: it trained nothing and has no curves",
-            next_step=f"dlm metrics DOCUMENT --run-id {run.id} shows what it did",
-        )
+    require_curves(run)
     series = store.metrics.read(run.id)
     if not any(len(one) for one in series.values()):
         raise MissingRecordError(
@@ -66,15 +82,15 @@ def curve_run(store: Store, run: Run) -> CurveRun:
             found=run.message,
             next_step="dlm show DOCUMENT lists the runs",
         )
-    saved = [one for one in store.saved_checkpoints(run.id) if one.is_there]
+    usable = _usable(store, run)
     return curve_run_of(
         series,
         kind=run.kind,
         method=loss_method(run.method, run.recipe, started_anew=run.parent_version is None),
         planned_steps=run.planned_steps,
         name=f"run {run.id}",
-        saved_steps=tuple(one.step for one in saved),
-        checkpoints=tuple(_checkpoint(store.dlm_id, one, series) for one in saved),
+        saved_steps=tuple(usable),
+        checkpoints=tuple(_checkpoint(store.dlm_id, run.id, one, series) for one in usable.values()),
     )
 
 
@@ -122,24 +138,59 @@ def loss_method(method: str, recipe: Mapping[str, Any], *, started_anew: bool) -
     return name
 
 
-def _checkpoint(dlm_id: str, saved: SavedCheckpoint, series: Mapping[str, Series]) -> Checkpoint:
+@dataclass(frozen=True)
+class _Usable:
+    step: int
+    folder: Path
+    made_at: str
+
+
+def _usable(store: Store, run: Run) -> dict[int, _Usable]:
+    """What is left of a run that can be used, by step: its checkpoints, and the versions made of it."""
+    found = {
+        one.step: _Usable(one.step, one.folder, one.saved_at)
+        for one in store.saved_checkpoints(run.id)
+        if one.is_there
+    }
+    for version in store.versions.list():
+        if version.run_id == run.id and run.kind != "reward":
+            found.setdefault(version.step, _Usable(version.step, version.folder, version.created_at))
+    return dict(sorted(found.items()))
+
+
+def _checkpoint(dlm_id: str, run_id: int, usable: _Usable, series: Mapping[str, Series]) -> Checkpoint:
     """A saved state with the metrics of its very step; those that are not finite are left out."""
-    job = f"{dlm_id}-{saved.run_id}"
+    job = f"{dlm_id}-{run_id}"
     return Checkpoint(
-        step=saved.step,
-        id=f"ftckpt-{job}-{saved.step}",
-        model=str(saved.folder),
+        step=usable.step,
+        id=f"ftckpt-{job}-{usable.step}",
+        model=str(usable.folder),
         job_id=f"ftjob-{job}",
-        created_at=int(datetime.fromisoformat(saved.saved_at).timestamp()),
+        created_at=int(datetime.fromisoformat(usable.made_at).timestamp()),
         metrics={
-            name: value
-            for name in CHECKPOINT_METRICS
-            if name in series and math.isfinite(value := value_at(series[name], saved.step))
+            name: value for name, value in values_at(series, usable.step).items() if math.isfinite(value)
         },
     )
 
 
-def value_at(series: Series, step: int) -> float:
-    """The value of a curve at a step, NaN where it has no point there."""
-    place = int(series.steps.searchsorted(step))
-    return float(series.values[place]) if place < len(series) and series.steps[place] == step else math.nan
+def verdict_data(diagnosis: Diagnosis, selection: Selection) -> dict[str, Any]:
+    """The outcome of a diagnosis as the event `diagnosis` keeps it when a run ends."""
+    best = selection.best
+    return {
+        "level": diagnosis.verdict.level,
+        "text": diagnosis.verdict.text,
+        "rules": [finding.rule for finding in diagnosis.findings],
+        "best_step": None if best is None else best.step,
+        "saved_step": None if best is None else best.saved_step,
+    }
+
+
+def values_at(series: Mapping[str, Series], step: int) -> dict[str, float]:
+    """What a run measured at the very step of a checkpoint, of `CHECKPOINT_METRICS`; not finite numbers too."""
+    found = {}
+    for name in CHECKPOINT_METRICS:
+        one = series.get(name)
+        place = 0 if one is None else int(one.steps.searchsorted(step))
+        if one is not None and place < len(one) and one.steps[place] == step:
+            found[name] = float(one.values[place])
+    return found

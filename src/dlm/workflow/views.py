@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from dlm.curves import CurveRun, Diagnosis, Selection
 from dlm.evaluation import ProbeAnswer
 from dlm.recipe import Choice, ResolvedRecipe
 from dlm.stats import Estimate as Interval
@@ -108,7 +109,8 @@ class RunReport:
 
     Losses are in nats, per target token or per pair; `smoothed_loss` is the mean of the last tenth (NaN: no step had a
     loss, as in an rft run none of whose groups has spread). `before` and `after` hold the held-out metrics of what the run
-    started from (not measured of an SFT run) and of the version; `reward` is what an rft run earned.
+    started from (not measured of an SFT run) and of the version; `reward` is what an rft run earned. `diagnosis` and
+    `selection` are what the rules say of its `curves`.
     """
 
     phase: Phase
@@ -127,6 +129,9 @@ class RunReport:
     reward: RewardChange | None
     probes: Sequence[ProbePair]
     skipped: int
+    curves: CurveRun
+    diagnosis: Diagnosis
+    selection: Selection
 
 
 @dataclass(frozen=True)

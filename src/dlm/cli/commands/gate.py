@@ -48,7 +48,8 @@ def gate(
     UNREACHABLE (the references themselves do not meet it under the token budget) or MISSING. The verdict is recorded, and
     `dlm promote` obeys it.
     """
-    require_training("dlm gate")
+    if not no_eval:
+        require_training("dlm gate")
     find_project(document)
     warn_of_copy_at(output, document)
     with waiting("loading the libraries …"):

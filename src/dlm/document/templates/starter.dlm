@@ -41,6 +41,7 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #   keep_last: 3                     # checkpoints kept per run
 #   keep_best: false                 # true = also keep the checkpoint that scored best, and make the version of it
 #   early_stopping: null             # stop after so many validations without a better one; null = never
+#   stop_on: never                   # severe or warn = stop when the curves show something of that kind, keep the best
 #   layout: auto                     # how rows become a batch; auto = the fastest one that computes right
 #   # ---- files beside this document that are read as prose
 #   sources:

@@ -1,0 +1,149 @@
+"""`dlm eval`, `dlm gate` and `dlm grader` as commands: what they print, their exit codes, their JSON against the schemas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from .conftest import BODY, HEADER, Dlm
+from .test_schemas import validate
+
+EVALS = (
+    "evals:\n  tables:\n    task: spreadsheet\n    n: 2\n  stress:\n    task: spreadsheet\n    split: stress_heldout\n"
+    "    n: 1\n    max_new_tokens: 100\ngate:\n  conditions:\n    - tables.score >= 0.5\n    - stress.data_preservation >= 0.85\n"
+)
+RUBRIC = "def grade(sample, item):\n    return float(sample['output_text'] == item['reference'])\n"
+
+
+@pytest.fixture
+def gated() -> Path:
+    path = Path("sheets.dlm")
+    path.write_text(
+        HEADER.replace("base_model: pocket\n", f"base_model: pocket\n{EVALS}") + BODY, encoding="utf-8"
+    )
+    return path
+
+
+@pytest.mark.torch
+def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path) -> None:
+    gold = validate(dlm.json("eval", str(gated), "--gold"))
+    assert gold["ceilings"]["tables"]["reachable"] == 2
+    assert [one["condition"] for one in gold["unreachable"]] == ["stress.data_preservation >= 0.85"]
+    text = dlm("eval", str(gated), "--gold").stdout
+    assert "references that fit  0 of 1" in text
+    assert "UNREACHABLE  stress.data_preservation >= 0.85" in text
+    result = dlm("eval", str(gated), "--suite", "tables", "--answers", "answers.jsonl")
+    assert result.stdout.startswith("tables: base, run 1\n")
+    assert "data_preservation  " in result.stdout
+    lines = [json.loads(line) for line in Path("answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["suite"], line["case_index"]) for line in lines] == [("tables", 0), ("tables", 1)]
+    assert "nothing is asked again" in dlm("eval", str(gated), "--suite", "tables").stderr
+    found = validate(dlm.json("eval", str(gated), "--suite", "tables"))
+    assert (found["evaluations"][0]["repeated"], found["evaluations"][0]["answers"]) == (True, 2)
+
+    trained = validate(dlm.json("train", str(gated), "--max-steps", "1", "--device", "cpu", expect=3))
+    assert trained["gate"]["verdict"] == "unreachable"
+    assert [one["status"] for one in trained["gate"]["conditions"]] == ["PASS", "UNREACHABLE"]
+    asked = validate(dlm.json("gate", str(gated), "--no-eval", expect=3))
+    assert (asked["candidate"], asked["baseline"], asked["lineage"]) == ("v0001", "base", ["v0001"])
+    text = dlm("gate", str(gated), expect=3).stdout
+    assert text.startswith("v0001 against base: UNREACHABLE\n")
+    assert "no failure of the model" in text
+    refused = dlm("promote", str(gated), "v0001", expect=3).stderr
+    assert "has not passed the document's gate" in refused
+    dlm("promote", str(gated), "v0001", "--force", "--reason", "a look")
+    both = dlm("eval", str(gated), "--suite", "tables", "--version", "base", "--version", "v0001").stdout
+    assert "tables, side by side" in both
+    judged = dlm(
+        "preference",
+        "mine",
+        str(gated),
+        "--judge",
+        "grader:length:1-5",
+        "--samples",
+        "2",
+        "--max-new-tokens",
+        "8",
+    ).stdout
+    assert "with grader:length:1-5 words" in judged
+
+
+def test_errors_of_eval_and_gate(dlm: Dlm, document: Path) -> None:
+    pytest.importorskip("torch")
+    assert "no suite to evaluate" in dlm("eval", str(document), expect=2).stderr
+    assert "not been trained" in dlm("gate", str(document), expect=1).stderr
+    assert "greedy" in dlm("eval", str(document), "--repeats", "2", "--temp", "0", expect=2).stderr
+
+
+def test_grader_list(dlm: Dlm) -> None:
+    data = validate(dlm.json("grader", "list"))
+    assert {one["grader"].partition(":")[0] for one in data["graders"]} == {
+        *("spreadsheet", "string_check", "text_similarity", "length", "python")
+    }
+    assert "row_precision      weight 0.15" in dlm("grader", "list").stdout
+
+
+def test_grader_test(dlm: Dlm) -> None:
+    data = validate(dlm.json("grader", "test", "spreadsheet", "-n", "4"))
+    assert (data["ok"], data["cases"], len(data["bad"])) == (True, 4, 5)
+    text = dlm(
+        "grader", "test", "spreadsheet:published", "--task", "spreadsheet:published", "-n", "6", expect=1
+    ).stdout
+    assert "FAIL" in text
+    assert "not fit to be used yet" in text
+    assert "no grader is named" in dlm("grader", "test", expect=2).stderr
+    assert "no cases" in dlm("grader", "test", "length:9", expect=2).stderr
+    assert "--outputs FILE" in dlm("grader", "test", "spreadsheet", "--against", "length:9", expect=2).stderr
+
+
+def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
+    cases = [{"prompt": f"q{n}", "reference": f"the answer {n}"} for n in range(4)]
+    Path("cases.jsonl").write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
+    texts = ["the answer 0", "the answer", "no", "unknown"]
+    outputs = [{"prompt": f"q{n if n < 3 else 9}", "output": text} for n, text in enumerate(texts)]
+    Path("outputs.jsonl").write_text("".join(json.dumps(one) + "\n" for one in outputs), encoding="utf-8")
+    args = (
+        "--cases",
+        "cases.jsonl",
+        "--outputs",
+        "outputs.jsonl",
+        "--against",
+        "text_similarity:levenshtein",
+    )
+    envelope = dlm.json(
+        "grader", "test", "text_similarity", *args, expect=1
+    )  # another case's answer is too like
+    data = validate(envelope)
+    assert (data["outputs_left_out"], len(data["thresholds"]), data["ranks"]["outputs"]) == (1, 10, 3)
+    assert data["ranks"]["spearman"] == pytest.approx(1.0)
+    assert "could not be graded" in envelope["warnings"][0]
+    ran = validate(
+        dlm.json("grader", "run", "text_similarity", "--cases", "cases.jsonl", "--outputs", "outputs.jsonl")
+    )
+    assert [one["error"] for one in ran["grades"]] == [None, None, None, "grader"]
+    assert ran["score"]["value"] == pytest.approx(sum(one["score"] or 0 for one in ran["grades"]) / 3)
+    assert "sample_parse" in ran["errors"]
+    Path("outputs.jsonl").write_text("[]\n", encoding="utf-8")
+    assert "outputs-line" in dlm("grader", "run", "length:9", "--outputs", "outputs.jsonl", expect=1).stderr
+
+
+def test_a_grader_that_a_document_names_is_asked_about_and_a_typed_one_is_not(
+    dlm: Dlm, document: Path
+) -> None:
+    Path("rubric.py").write_text(RUBRIC, encoding="utf-8")
+    Path("cases.jsonl").write_text(
+        '{"prompt": "q", "reference": "r"}\n{"prompt": "p", "reference": "s"}\n', encoding="utf-8"
+    )
+    evals = "evals:\n  mine:\n    cases: cases.jsonl\n    grader: python:rubric.py\n"
+    document.write_text(
+        HEADER.replace("base_model: pocket\n", f"base_model: pocket\n{evals}") + BODY, encoding="utf-8"
+    )
+    refused = dlm("grader", "test", "--document", str(document), expect=1).stderr
+    assert "dlm-grader rubric.py" in refused
+    assert "--trust" in refused
+    data = validate(dlm.json("grader", "test", "--document", str(document), "--trust"))
+    assert (data["suite"], data["ok"], data["grader"]) == ("mine", True, "python:rubric.py")
+    assert data["isolation"] is not None
+    assert dlm.json("grader", "test", "python:rubric.py", "--cases", "cases.jsonl")["data"]["ok"]

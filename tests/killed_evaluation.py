@@ -1,0 +1,66 @@
+"""An evaluation that kills its own process at a chosen moment: SIGKILL, in a process forked from a server (see
+`killed_training`)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MOMENTS = (
+    "block 1 is recorded",
+    "block 2 is graded",  # and not recorded
+    "the last block is recorded",  # the run itself is not complete
+)
+
+
+def evaluate_and_die(home: Path, document: Path, moment: str, block: int) -> int:
+    """Evaluate in a process of its own that dies at `moment`; returns its exit code (−9 = killed)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dlm.workflow.evaluating"])
+    process = context.Process(target=_evaluate, args=(home, document, moment, block))
+    process.start()
+    process.join(timeout=240)
+    return process.exitcode if process.exitcode is not None else 0
+
+
+class _Doomed:
+    def __init__(self, moment: str) -> None:
+        self._moment, self._recorded = moment, 0
+
+    def note(self, text: str) -> None: ...
+    def warn(self, text: str) -> None: ...
+    def stopping(self) -> None: ...
+
+    def answered(self, suite: str, version: str, done: int, of: int) -> None:
+        self._recorded += 1
+        last = done == of and self._moment.startswith("the last block")
+        if last or self._moment == f"block {self._recorded} is recorded":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _evaluate(home: Path, document: Path, moment: str, block: int) -> None:
+    from dlm.store.evaluation import Evaluations
+    from dlm.workflow import evaluating
+
+    os.environ["DLM_HOME"] = str(home)
+    evaluating.BLOCK = block
+    if moment == "block 2 is graded":
+        Evaluations.record = _dying(Evaluations.record, at=2)  # type: ignore[method-assign]
+    evaluating.evaluate(document, evaluating.EvalOptions(device="cpu", repeats=2), _Doomed(moment))
+
+
+def _dying(record: Callable[..., None], at: int) -> Any:
+    calls = 0
+
+    def dying(self: Any, *args: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        record(self, *args)
+
+    return dying

@@ -1,0 +1,324 @@
+"""Evaluation runs and gates over a real store, with a base of a few thousand random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from dlm.cli.main import app
+from dlm.document import load
+from dlm.errors import ConsentError, GateError, GradingError, UsageError
+from dlm.store import EvalResult, Home, Store
+from dlm.workflow import evaluating
+from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
+from dlm.workflow.gate_round import GateOptions, Judged, gate, warn_of_reach
+from dlm.workflow.gating import require_pass
+from dlm.workflow.train import TrainOptions, train
+from killed_evaluation import MOMENTS, evaluate_and_die
+
+pytestmark = pytest.mark.torch
+
+Make = Callable[..., Path]
+EVALS = "evals:\n  words:\n    cases: cases.jsonl\n    max_new_tokens: 3\n"
+CASES = [{"prompt": f"What is number {n}?", "reference": f"It is {n}."} for n in range(8)]
+
+
+class View:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.blocks: list[tuple[str, str, int, int]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def warn(self, text: str) -> None:
+        self.notes.append(f"warning: {text}")
+
+    def answered(self, suite: str, version: str, done: int, of: int) -> None:
+        self.blocks.append((suite, version, done, of))
+
+    def stopping(self) -> None: ...
+
+
+@pytest.fixture
+def document(make_document: Make) -> Path:
+    """A document with one suite of eight cases and no probes."""
+    path = make_document(header=EVALS)
+    _write_cases(path, CASES)
+    return path
+
+
+def _write_cases(document: Path, cases: Sequence[Any]) -> None:
+    text = "".join(json.dumps(case) + "\n" for case in cases)
+    (document.parent / "cases.jsonl").write_text(text, encoding="utf-8")
+
+
+def _opened(document: Path) -> Store:
+    store = Home.open().find(load(document).header.dlm_id)
+    assert store is not None
+    return store
+
+
+def _results(document: Path, run: int) -> tuple[EvalResult, ...]:
+    with _opened(document) as store:
+        return store.evaluations.results(run)
+
+
+def _evaluate(document: Path, view: View | None = None, **options: Any) -> list[EvalReport]:
+    return evaluate(document, EvalOptions(device="cpu", **options), view or View())
+
+
+def test_every_case_is_answered_graded_and_kept_once(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluating, "BLOCK", 3)
+    view = View()
+    [report] = _evaluate(document, view)
+    assert (report.suite, report.version, report.run_id, report.repeated) == ("words", "base", 1, False)
+    assert view.blocks == [("words", "base", done, 8) for done in (3, 6, 8)]
+    results = _results(document, 1)
+    assert [(one.case_index, one.repeat) for one in results] == [(n, 0) for n in range(8)]
+    assert [one.prompt for one in results] == [case["prompt"] for case in CASES]
+    assert all(one.n_tokens <= 3 and one.dimensions.keys() == {"text_similarity"} for one in results)
+    assert results[0].place.endswith("cases.jsonl:1")
+    with _opened(document) as store:
+        run = store.runs.get(1)
+    assert (run.kind, run.status, run.planned_steps) == ("eval", "complete", 8)
+    [again] = _evaluate(document)
+    assert (again.run_id, again.repeated) == (1, True)
+    assert again.summary == report.summary
+    [anew] = _evaluate(document, again=True)
+    assert anew.run_id == 2
+    assert [one.output for one in _results(document, 2)] == [one.output for one in results]
+    [other] = _evaluate(document, repeats=2, seed=1)
+    assert (other.run_id, other.summary.answers, other.settings["temperature"]) == (3, 16, 1.0)
+    assert {one.repeat for one in _results(document, 3)} == {0, 1}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_run_again_no_case_is_lost_or_graded_twice(
+    document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    monkeypatch.setattr(evaluating, "BLOCK", 6)
+    [whole] = _evaluate(document, repeats=2)
+    expected = _results(document, whole.run_id)
+    assert len(expected) == 16
+    monkeypatch.setenv("DLM_HOME", str(tmp_path / "other"))
+    assert evaluate_and_die(tmp_path / "other", document, moment, 6) == -9
+    kept = _results(document, 1)
+    assert len(kept) == {"b": 6, "t": 16}[moment[0]]
+    view = View()
+    [report] = _evaluate(document, view, repeats=2)
+    assert report.run_id == 1
+    assert "going on with run 1" in view.notes
+    assert [done for *_, done, _ in view.blocks] == ([12, 16] if len(kept) == 6 else [])
+    assert _results(document, 1) == expected
+    assert report.summary == whole.summary
+
+
+def test_the_ceiling_is_told_before_and_kept_with_the_run(document: Path) -> None:
+    view = View()
+    [report] = _evaluate(document, view)
+    assert report.ceiling is not None
+    assert (
+        report.ceiling["reachable"] < report.ceiling["cases"] == 8
+    )  # three tokens are no sentence for this tokenizer
+    assert any("need more than the 3 tokens" in note for note in view.notes)
+    assert report.ceiling["counts"]["truncated"] == 8 - report.ceiling["reachable"]
+    found = ceilings(document, EvalOptions(device="cpu", max_new_tokens=200), View())["words"]
+    assert found is not None
+    assert (found.reachable, found.budget, found.summary.value("score")) == (8, 200, 1.0)
+    with _opened(document) as store:
+        assert len(store.runs.list()) == 1
+
+
+GRADER = "def grade(sample, item):\n    if '7' in item['prompt'] or {bad}:\n        raise ValueError('no')\n    return 0.5\n"
+
+
+def test_a_python_grader_needs_consent_and_may_fail_now_and_then(make_document: Make) -> None:
+    document = make_document(header=EVALS + "    grader: python:rubric.py\n")
+    _write_cases(document, CASES)
+    rubric = document.parent / "rubric.py"
+    rubric.write_text(GRADER.format(bad="False"))
+    asked: list[Sequence[str]] = []
+
+    def refuse(argv: Sequence[str]) -> None:
+        asked.append(argv)
+        raise ConsentError("no")
+
+    with pytest.raises(ConsentError):
+        _evaluate(document, allow=refuse)
+    assert asked == [("dlm-grader", "rubric.py")]
+    [report] = _evaluate(document, allowed_errors=0.2)
+    assert report.summary.counts["grader"] == 1
+    assert report.summary.value("score") == 0.5
+    assert report.summary.means["score"].n == 7
+    rubric.write_text(GRADER.format(bad="True"))
+    with pytest.raises(GradingError, match="failed on 8 of 8"):
+        _evaluate(document, allowed_errors=0.2)  # other code: another run
+    with _opened(document) as store:
+        failed = store.runs.list()[-1]
+        assert (failed.status, failed.message[:18]) == ("failed", "the grader failed ")
+        assert len(store.evaluations.results(failed.id)) == 8
+
+
+def test_what_cannot_be_evaluated(document: Path, make_document: Make) -> None:
+    with pytest.raises(UsageError, match="no suite 'other'"):
+        _evaluate(document, suites=("other",))
+    with pytest.raises(UsageError, match="greedy answers"):
+        EvalOptions(repeats=2, temperature=0.0)
+    _write_cases(document, [CASES[0], CASES[0]])
+    with pytest.raises(UsageError, match="twice"):
+        _evaluate(document)
+    with pytest.raises(UsageError, match="no suite to evaluate"):
+        _evaluate(make_document())
+
+
+def test_probes_are_a_suite(make_document: Make) -> None:
+    document = make_document(body="::instruction::\n### Q !probe\nWhy?\n### A\nBecause.\n")
+    [report] = _evaluate(document)
+    assert (report.suite, report.grader, report.settings["max_new_tokens"]) == (
+        "probes",
+        "text_similarity:fuzzy_match",
+        256,
+    )
+
+
+# --- gates -------------------------------------------------------------------------------------------------------
+
+
+def _gated(make_document: Make, *conditions: str) -> Path:
+    lines = "".join(f"    - {condition}\n" for condition in conditions)
+    document = make_document(
+        header=f"{EVALS}gate:\n  conditions:\n{lines}" if lines else f"{EVALS}gate: {{}}\n"
+    )
+    _write_cases(document, CASES)
+    train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), _TrainView())  # type: ignore[arg-type]
+    return document
+
+
+class _TrainView(View):
+    def briefing(self, briefing: Any) -> None: ...
+    def step(self, step: int, total: int, values: Any) -> None: ...
+    def checkpoint(self, step: int) -> None: ...
+
+
+def _ask(document: Path, **options: Any) -> Judged:
+    return gate(document, GateOptions(device="cpu", **options), View())
+
+
+def _promote(document: Path, *more: str) -> Any:
+    return CliRunner().invoke(app, ["promote", str(document), "v0001", *more], prog_name="dlm")
+
+
+def test_a_pass_is_recorded_with_its_lineage_and_promotion_obeys_it(make_document: Make) -> None:
+    document = _gated(make_document, "words.score >= 0", "no regression on words.score within 1")
+    assert _promote(document).exit_code == 3
+    missing = _ask(document, evaluate=False)
+    assert (missing.asked.result.verdict, missing.current) == ("missing", False)
+    assert "v0001 was not evaluated on words" in missing.asked.result.conditions[0].detail
+    refused = _promote(document)
+    assert (refused.exit_code, "could not be asked" in refused.output) == (3, True)
+    judged = _ask(document)
+    assert (judged.asked.result.verdict, judged.gating.baseline_name, judged.current) == (
+        "pass",
+        "base",
+        False,
+    )
+    with _opened(document) as store:
+        record = store.evaluations.verdicts("v0001")[-1]
+        runs = [run for run in store.runs.list() if run.kind == "eval"]
+        assert [run.parent_version for run in runs] == [None, "v0001"]
+        assert record.details["lineage"] == ["v0001"]
+        assert record.details["runs"] == {"words": [runs[1].id, runs[0].id]}
+        assert require_pass(store, load(document), document, "v0001") == record
+    done = _promote(document)
+    assert (done.exit_code, "v0001 is current" in done.output) == (0, True)
+    with _opened(document) as store:
+        assert store.versions.promotions()[-1].reason == "the gate passed against base"
+
+
+def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(make_document: Make) -> None:
+    document = _gated(make_document, "words.score >= 0")
+    assert _ask(document).asked.result.verdict == "pass"
+    text = document.read_text()
+    document.write_text(text.replace("score >= 0", "score >= 0.0"))
+    with _opened(document) as store, pytest.raises(GateError, match="changed since"):
+        require_pass(store, load(document), document, "v0001")
+    document.write_text(text)
+    _write_cases(document, CASES[:7])
+    with _opened(document) as store, pytest.raises(GateError, match="changed since"):
+        require_pass(store, load(document), document, "v0001")
+    _write_cases(document, CASES)
+    train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), _TrainView())  # type: ignore[arg-type]
+    with _opened(document) as store:
+        store.versions.promote("v0002", "forced")
+        with pytest.raises(GateError, match="v0002 is current now"):
+            require_pass(store, load(document), document, "v0001")
+    assert _ask(document, candidate="v0001").gating.baseline_name == "v0002"
+
+
+def test_a_failure_keeps_the_version_and_needs_force_and_a_reason(make_document: Make) -> None:
+    document = _gated(make_document, "words.tokens <= 0")
+    judged = _ask(document, promote=True)
+    assert (judged.asked.result.verdict, judged.current) == ("fail", False)
+    assert [_promote(document, *more).exit_code for more in ((), ("--force",), ("--reason", "x"))] == [
+        3,
+        3,
+        3,
+    ]
+    assert _promote(document, "--force", "--reason", "I looked").exit_code == 0
+    with _opened(document) as store:
+        assert store.versions.promotions()[-1].reason == "I looked"
+
+
+def test_a_starving_budget_is_the_gates_fault_and_is_told_before_anyone_trains(make_document: Make) -> None:
+    document = _gated(make_document, "words.score >= 0.99", "words.score >= 0")
+    view = View()
+    warn_of_reach(document, GateOptions(device="cpu"), view)
+    [told] = [note for note in view.notes if "no model can meet" in note]
+    assert "words.score >= 0.99" in told
+    judged = _ask(document)
+    assert judged.asked.result.verdict == "unreachable"
+    assert [one.status for one in judged.asked.result.conditions] == ["UNREACHABLE", "PASS"]
+    assert "no failure of the model" in judged.asked.result.reason
+
+
+def test_the_usual_conditions_and_what_cannot_be_asked(make_document: Make) -> None:
+    document = _gated(make_document)
+    assert [one.text for one in _ask(document).asked.result.conditions] == ["no regression on words.score"]
+    with pytest.raises(UsageError, match="compared with itself"):
+        _ask(document, candidate="v0001", baseline="v0001")
+    plain = make_document()
+    with pytest.raises(UsageError, match="declares no gate"):
+        _ask(plain)
+
+
+def test_train_ends_with_the_gate(make_document: Make) -> None:
+    header = EVALS + "gate:\n  conditions:\n    - words.tokens {}\n"
+    run = lambda *more: CliRunner().invoke(  # noqa: E731
+        app, ["train", str(document), "--max-steps", "1", "--device", "cpu", *more], prog_name="dlm"
+    )
+    document = make_document(header=header.format(">= 0"))
+    _write_cases(document, CASES)
+    done = run("--json")
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)["data"]
+    assert (data["gate"]["verdict"], data["gate"]["current"]) == ("pass", True)
+    document.write_text(document.read_text().replace(">= 0", "<= 0"))
+    failed = run()
+    assert failed.exit_code == 3, failed.output
+    assert "v0002 against v0001: FAIL" in failed.stdout
+    assert "--force --reason" in failed.stdout
+    assert run("--no-gate").exit_code == 0
+    with _opened(document) as store:
+        assert store.versions.current_name() == "v0001"
+    document.write_text(document.read_text().replace("<= 0", "<> 0"))
+    before = run()
+    assert before.exit_code == 2
+    assert "cannot be read" in before.stderr
+    with _opened(document) as store:
+        assert len(store.versions.list()) == 3  # nothing was trained for a gate that cannot be asked
