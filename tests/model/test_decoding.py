@@ -33,10 +33,11 @@ def decode(model: torch.nn.Module, *, fast: bool, kept: list[int]) -> torch.Tens
     steps = torch.randint(0, vocabulary, (8, 9, 1))
     mask = torch.ones(9, 5, dtype=torch.long)
     mask[0, :3] = mask[1, :1] = 0
-    cache = make_cache(model.config)
     found = []
-    on = fast_decoding(model, "cpu" if fast else "cuda")
-    with on, torch.no_grad():
+    before = model.config._attn_implementation
+    with fast_decoding(model, "cpu" if fast else "cuda") as whole, torch.no_grad():
+        assert whole is (fast and before == "sdpa")
+        cache = make_cache(model.config, whole=whole)
         for step in range(-1, 8):
             if step >= 0:
                 ids, mask = steps[step], torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
@@ -73,6 +74,25 @@ def test_the_numbers_are_the_library_s(name: str, kept: list[int], policies: dic
     plain = decode(model, fast=False, kept=kept)
     torch.testing.assert_close(decode(model, fast=True, kept=kept), plain, rtol=1e-4, atol=1e-4)
     assert model.config._attn_implementation == before
+
+
+def test_a_cache_of_whole_rooms_changes_its_shape_once_in_many_tokens() -> None:
+    config = MistralConfig(**SIZES | {"sliding_window": None})
+    cache = make_cache(config, whole=True)
+    new = torch.randn(140, 3, 2, 1, 8)  # (steps, B, H, 1, D)
+    cache.update(new[0].expand(-1, -1, 5, -1), new[0].expand(-1, -1, 5, -1), 0)
+    sizes = []
+    for step, states in enumerate(new, 6):
+        expected = cache.get_mask_sizes(1, 0)
+        keys, values = cache.update(states, states, 0)
+        assert (keys.shape[2], 0) == (values.shape[2], 0) == expected
+        assert cache.get_seq_length() == step
+        assert torch.equal(keys[:, :, step - 1], states[:, :, 0])
+        assert not keys[:, :, step:].any()
+        assert not values[:, :, step:].any()
+        sizes.append(keys.shape[2])
+    assert sorted(set(sizes)) == [64, 128, 192]
+    assert torch.equal(keys[:, :, 5:145], new.squeeze(3).permute(1, 2, 0, 3))
 
 
 def test_the_model_is_left_alone_when_something_fails(policies: dict[str, Policy]) -> None:

@@ -129,10 +129,10 @@ def sample(
     ]
     done: dict[int, Sample] = {}
     many = len(rows) >= _FEW_ROWS
-    faster = fast_decoding(policy.model, policy.device.value) if many else nullcontext()
-    with _evaluating(policy.model), faster:
+    faster = fast_decoding(policy.model, policy.device.value) if many else nullcontext(False)
+    with _evaluating(policy.model), faster as whole:
         for batch in _batches(policy.model, rows):
-            for finished in _run(policy, batch, settings):
+            for finished in _run(policy, batch, settings, whole):
                 for row in finished:
                     if row.finish is None:
                         continue
@@ -155,7 +155,7 @@ def stream(
     row = _make_row(policy, 0, prompt_ids, settings, seed)
     text = TextStream(policy.chat.decode, settings.stop)
     with _evaluating(policy.model):
-        for _ in _run(policy, [row], settings):
+        for _ in _run(policy, [row], settings, False):
             if row.finish is None and (piece := text.push(row.ids[-1])):
                 yield piece
     result = row.sample(policy, settings)
@@ -254,9 +254,9 @@ def _evaluating(model: Any) -> Iterator[None]:
 # --- the loop ----------------------------------------------------------------------------------------------------
 
 
-def _run(policy: Policy, rows: list[_Row], settings: Settings) -> Iterator[list[_Row]]:
-    """Sample one batch; after every step, the rows that took a token."""
-    state = _State(policy, rows, settings)
+def _run(policy: Policy, rows: list[_Row], settings: Settings, whole: bool) -> Iterator[list[_Row]]:
+    """Sample one batch; after every step, the rows that took a token. `whole` as in `make_cache`."""
+    state = _State(policy, rows, settings, whole)
     batch = rows
     step = 0
     while any(row.finish is None for row in batch):
@@ -297,12 +297,12 @@ def _kept(batch: Sequence[_Row]) -> list[int]:
 class _State:
     """The tensors of a running batch: cache, mask, positions, and the logits of the next token."""
 
-    def __init__(self, policy: Policy, rows: list[_Row], settings: Settings) -> None:
+    def __init__(self, policy: Policy, rows: list[_Row], settings: Settings, whole: bool) -> None:
         self._model = policy.model
         self._device = policy.model.get_input_embeddings().weight.device
         self._settings = settings
         self._last_only = keeps_logits(policy.model)
-        self._cache = make_cache(policy.model.config)
+        self._cache = make_cache(policy.model.config, whole=whole)
         prompts = list(dict.fromkeys(row.prompt for row in rows))
         self._read(prompts)
         of = {prompt: place for place, prompt in enumerate(prompts)}
