@@ -11,7 +11,9 @@ from dlm.grading import Dimension, Grade, GradeItem
 from dlm.grading.grader import graded, not_graded
 from dlm.model import Policy, load_policy
 from dlm.recipe import Recipe, RftRecipe
-from dlm.training import Prepared, Prompt, Row, prepare_rft, start_adapter
+from dlm.training import Prepared, Prompt, Row, make_optimizer, prepare_rft, start_adapter, train_phase
+from dlm.training.checkpoints import Progress
+from tiny_training import Recorder
 
 RECIPE = Recipe(
     lora_r=4, lora_alpha=11, learning_rate=2e-2, lora_dropout=0.0, layout="plain", save_every_steps=2
@@ -72,3 +74,10 @@ def prepared_rft(
         policy,
         model,
     )
+
+
+def run_rft(prepared: Prepared, model: Any, recipe: Recipe, folder: Path) -> Recorder:
+    """Train to the end, checkpoints in `folder`."""
+    recorder = Recorder()
+    train_phase(prepared, model, recipe, make_optimizer(model, recipe), Progress(), recorder, folder)
+    return recorder

@@ -9,7 +9,7 @@ import pytest
 
 from dlm.bases import BASE_NAMES, resolve_base
 from dlm.errors import BaseModelError
-from dlm.recipe import Choice, Recipe, resolve, resolve_preference, resolve_reward
+from dlm.recipe import Choice, Recipe, resolve, resolve_preference, resolve_reward, resolve_rft
 
 
 def model_folder(path: Path, **config: object) -> Path:
@@ -31,6 +31,7 @@ def test_defaults_are_knobs_in_range_with_reasons(name: str) -> None:
         "": recipe,
         "preference": resolve_preference({}, spec.defaults, {})[0],
         "reward": resolve_reward({}, spec.defaults, {})[0],
+        "rft": resolve_rft({}, spec.defaults, {})[0],
     }
     for knob, choice in spec.defaults.items():
         phase, _, name = knob.rpartition(".")

@@ -22,6 +22,7 @@ from dlm.store import Home
 
 pytestmark = [pytest.mark.torch, pytest.mark.process]
 DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+THINGS = ("release notes", "a memo", "an error message", "a status report", "minutes", "a changelog")
 CHECKPOINTS = "store/*/checkpoints/run-*/step-*"
 KNOBS = {
     # the layout is set: two runs that measure which one is fastest may choose differently
@@ -29,6 +30,11 @@ KNOBS = {
     "preference": (
         *("--max-steps", "40", "--set", "save_every_steps=3", "--set", "layout=packed_shared"),
         *("--set", "preference.num_epochs=20", "--set", "preference.learning_rate=1e-3"),
+    ),
+    "rft": (
+        *("--prompts", "prompts.jsonl", "--grader", "length:1-12 words", "--set", "layout=packed_shared"),
+        *("--set", "rft.steps=12", "--set", "rft.prompts_per_step=2", "--set", "rft.group_size=4"),
+        *("--set", "rft.max_new_tokens=24", "--set", "save_every_steps=3", "--set", "rft.updates=2"),
     ),
 }
 
@@ -85,6 +91,9 @@ def prepare(cli: Cli, phase: str) -> tuple[Path, str, float, float]:
     and from there to its end."""
     document = ten_questions(DLM_ID) + "\n" + render_preference(brevity_pairs()) + "\n"
     (cli.folder / "ten.dlm").write_text(document, encoding="utf-8")
+    prompts = [{"prompt": f"How should {thing} read?"} for thing in THINGS]
+    lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
+    (cli.folder / "prompts.jsonl").write_text(lines, encoding="utf-8")
     if phase == "preference":
         cli.run("train", "ten.dlm", "--phase", "sft", *KNOBS["sft"])
     else:
@@ -123,14 +132,14 @@ def campaign(cli: Cli, phase: str, kills: int, seed: int) -> None:
     assert "interrupted" in seen  # or no kill came in time, and nothing was tested
 
 
-@pytest.mark.parametrize(("phase", "kills"), [("sft", 2), ("preference", 3)])
-def test_five_kills(cli: Cli, phase: str, kills: int) -> None:
+@pytest.mark.parametrize(("phase", "kills"), [("sft", 2), ("preference", 3), ("rft", 2)])
+def test_some_kills(cli: Cli, phase: str, kills: int) -> None:
     campaign(cli, phase, kills, seed=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("phase", ["sft", "preference"])
+@pytest.mark.parametrize("phase", ["sft", "preference", "rft"])
 def test_fifty_kills(cli: Cli, phase: str) -> None:
     campaign(cli, phase, 50, seed=2)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dlm.errors import DocumentError, GradingError, InterruptedRunError, UsageError
+from dlm.errors import ConsentError, DocumentError, GradingError, InterruptedRunError, UsageError
 from dlm.store import Home, Store
 from dlm.workflow.measuring import reward_change
 from dlm.workflow.train import TrainOptions, dry_run, train
@@ -210,3 +210,88 @@ def test_differences_that_are_all_zero_have_no_interval() -> None:
     assert change is not None
     assert (change.before.n, change.change.value, change.change.high) == (2, 0.0, 0.0)
     assert reward_change({}, {}) is None
+
+
+# --- suites of the document ---------------------------------------------------------------------------------------
+
+
+def with_suites(make_document: Make, *suites: str) -> Path:
+    """A document whose suites read one file of cases, 24 to train on and 6 to prove versions on."""
+    document = make_document(body=BODY, header="evals:\n" + "".join(f"  {suite}\n" for suite in suites))
+    lines = [
+        {
+            "prompt": f"What is number {i}?",
+            "reference": f"{i * 7}.",
+            "split": "train" if i < 124 else "heldout",
+        }
+        for i in range(100, 130)
+    ]
+    cases = document.parent / "cases.jsonl"
+    cases.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return document
+
+
+def test_a_suite_brings_its_training_cases_grader_and_budget(make_document: Make) -> None:
+    document = with_suites(
+        make_document,
+        f'numbers: {{cases: cases.jsonl, split: heldout, grader: "{GRADER}", max_new_tokens: 9}}',
+    )
+    knobs = {name: value for name, value in KNOBS.items() if name != "rft.max_new_tokens"}
+    report = go(document, view := Watching(), prompts_files=[], knobs=knobs)
+    preflight = view.briefings[0].preflight
+    assert preflight.rows["train"] + preflight.rows["validation"] == 24
+    assert any("answers may have 9 tokens (evals.numbers.max_new_tokens)" in one for one in preflight.notes)
+    assert report.reward is not None
+    with pytest.raises(InterruptedRunError):
+        go(document, Watching("rft", 1), prompts_files=[], suite="numbers", knobs=knobs)
+    assert go(document, resume=True, knobs={}).steps == 5
+
+
+def test_held_out_cases_of_a_suite_are_not_trained_on(make_document: Make) -> None:
+    document = with_suites(make_document, "numbers: {cases: cases.jsonl, split: heldout}")
+    prompts_file(document.parent, start=120)
+    with pytest.raises(
+        UsageError, match="6 of 24 prompts to train on are among the cases of the suite numbers"
+    ):
+        go(document)
+
+
+@pytest.mark.parametrize(
+    ("suites", "suite", "message"),
+    [
+        (
+            ("a: {cases: cases.jsonl, split: heldout}", "b: {cases: cases.jsonl}"),
+            None,
+            "2 suites to take prompts",
+        ),
+        (("a: {cases: cases.jsonl, split: heldout}",), "b", "no suite 'b'"),
+        (("a: {cases: cases.jsonl, split: heldout}",), "probes", "the suite probes proves versions"),
+    ],
+)
+def test_which_suite_has_to_be_clear(
+    make_document: Make, suites: tuple[str, ...], suite: str | None, message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        go(with_suites(make_document, *suites), prompts_files=[], suite=suite)
+
+
+def test_a_grader_in_python_that_the_document_names_asks_first(make_document: Make) -> None:
+    document = with_suites(
+        make_document, 'numbers: {cases: cases.jsonl, split: heldout, grader: "python:own.py"}'
+    )
+    (document.parent / "own.py").write_text(
+        "def grade(sample, item):\n    return len(sample) % 7 / 7\n", encoding="utf-8"
+    )
+    asked: list[Any] = []
+
+    def refuse(argv: Any) -> None:
+        asked.append(argv)
+        raise ConsentError("no")
+
+    with pytest.raises(ConsentError):
+        go(document, prompts_files=[], allow=refuse)
+    assert asked == [("dlm-grader", "own.py")]
+    with opened() as store:
+        assert store.runs.list() == ()
+    # named on the command line it is allowed by that
+    assert go(document, prompts_files=[], grader="python:own.py", allow=refuse).steps == 5

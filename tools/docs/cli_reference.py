@@ -48,6 +48,9 @@ _WHERE = {
         `training.preference`, the numbers `beta` to `num_epochs` under its `hyperparams`.""",
     "reward": """
         In `--set` they are written as here (`--set reward.center=0`), in the header under `training.reward`.""",
+    "rft": """
+        In `--set` they are written as here (`--set rft.group_size=16`), in the header under `training.rft`.
+        What they do is told in [rft.md](rft.md).""",
 }
 
 

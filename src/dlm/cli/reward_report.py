@@ -28,8 +28,7 @@ def items_of_rewards(run: RunReport) -> dict[str, str]:
         items["reward"] = (
             f"{_interval(found.before)} → {_interval(found.after)} on {plural(found.after.n, 'held-out prompt')}"
         )
-        sure = "" if found.change.low > 0 or found.change.high < 0 else ": may be chance"
-        items["change"] = f"{_interval(found.change, sign=True)} by prompt{sure}"
+        items["change"] = _change_by_prompt(found.change)
         items["last round"] = f"{last['train_mean_reward']:.3f} on prompts to train on"
     dimensions = _dimensions(before, after)
     if dimensions:
@@ -65,6 +64,13 @@ def _interval(estimate: Estimate, *, sign: bool = False) -> str:
     form = "{:+.3f}" if sign else "{:.3f}"
     value, low, high = (form.format(x) for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]"
+
+
+def _change_by_prompt(found: Estimate) -> str:
+    if found.low == found.high == 0:
+        return "none: every held-out answer earns what it earned before"
+    sure = "" if found.low > 0 or found.high < 0 else ": may be chance"
+    return f"{_interval(found, sign=True)} by prompt{sure}"
 
 
 def _dimensions(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:

@@ -36,6 +36,7 @@ from dlm.grading import Case, ErrorTally, Grade, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, choose_device, load_policy, sample
 from dlm.recipe import Choice
 from dlm.store import EvalResult, Home, Run, RunSpec, Store, Version
+from dlm.workflow.candidates import candidate_versions
 from dlm.workflow.interrupt import stop_on_signals
 from dlm.workflow.prompt import BASE, pick_version
 
@@ -73,6 +74,7 @@ class EvalOptions:
     Attributes:
         suites: names; empty: all of the document's.
         versions: names, or "base"; empty: the current one, or the base where nothing is trained.
+        candidates: also the checkpoints that the curves of run `run_id` propose (None: the newest), each as a version.
         repeats: answers to each case.
         temperature: None: greedy for one answer a case, 1 for several.
         max_new_tokens: instead of the suites' own budgets.
@@ -84,6 +86,8 @@ class EvalOptions:
 
     suites: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    candidates: bool = False
+    run_id: int | None = None
     repeats: int = 1
     temperature: float | None = None
     top_p: float = 1.0
@@ -158,7 +162,8 @@ def evaluate(path: Path, options: EvalOptions, view: EvalView) -> list[EvalRepor
         reports: list[EvalReport] = []
         warned: set[str] = set()
         with store.lock(f"dlm eval {path.name}"), stop_on_signals(view.stopping) as stop:
-            for name in options.versions or (None,):
+            proposed = candidate_versions(store, path, options.run_id, view) if options.candidates else ()
+            for name in dict.fromkeys((*options.versions, *proposed)) or (None,):
                 picked = pick_version(store, name)
                 if picked.value is not None and not picked.value.answers:
                     raise UsageError(

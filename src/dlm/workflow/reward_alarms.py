@@ -1,13 +1,11 @@
-"""Alarms of a reward that is earned in another way than it was meant: looked for at every evaluation of an rft run.
+"""Alarms of a reward that is earned in another way than it was meant, beside the rules that any curves are read by.
 
-    gap          training prompts earn more than held-out ones: answers are learnt by heart
     dimension    a part of the grade falls while the whole rises: the grader lets one be traded for the other
     flag         answers with a grader's flag (such as surplus rows) become more while the reward rises
-    length       answers grow to three times their length
     cut_off      many answers end by the token budget, so what is rewarded is not what was meant to be said
-    errors       the grader failed on answers
 
-Each is told once a run, as a warning in its record. The thresholds are those of the field's guides where it has any.
+They need what only a grader says. The gap to held-out prompts, answers that grow, and the grader's own errors are told by
+`dlm.curves`. Each alarm is told once a run, and kept as an event of its own.
 """
 
 from __future__ import annotations
@@ -23,11 +21,9 @@ from dlm.workflow.views import TrainView
 
 __all__ = ["Alarm", "RewardHistory", "RewardObserver"]
 
-GAP = 0.10  # of mean rewards, training − validation
 RISE = 0.02  # of the mean reward, from which on it counts as risen
 FALL = 0.05  # of a dimension's mean
 FLAGGED = 0.10  # of the answers, more than at the start
-LONGER = 3.0  # times the tokens at the start
 CUT_OFF = 0.25  # of the answers
 ALARM_EVERY = 10  # steps, in a run without held-out prompts
 EDGE = 3  # steps at a run's start and end whose means are compared
@@ -58,7 +54,7 @@ class RewardHistory:
 
     def alarms(self) -> list[Alarm]:
         """Everything that is wrong now."""
-        found = [self._gap(), self._length(), self._cut_off(), self._errors()]
+        found = [self._cut_off()]
         if self._rise("train_mean_reward") >= RISE:
             for name in self._values:
                 if name.endswith("/train_mean") or (
@@ -94,22 +90,6 @@ class RewardHistory:
         edges = self._edges(name)
         return 0.0 if edges is None else edges[1] - edges[0]
 
-    def _gap(self) -> Alarm | None:
-        valid = self._values.get("full_valid_mean_reward", [])
-        train = [value for _, value in self._values.get("train_mean_reward", [])]
-        if not valid or len(train) < 2 * EDGE:
-            return None
-        recent = statistics.fmean(train[-EDGE:])
-        gap = recent - valid[-1][1]
-        if gap <= GAP:
-            return None
-        return Alarm(
-            "gap",
-            "full_valid_mean_reward",
-            f"training prompts earn {recent:.3f}, held-out ones {valid[-1][1]:.3f}: a gap above {GAP:.2f} may be answers "
-            "learnt by heart, or a reward that is gamed; look at answers, take more prompts or fewer steps",
-        )
-
     def _dimension(self, name: str) -> Alarm | None:
         edges = self._edges(name)
         if edges is None or edges[0] - edges[1] < FALL:
@@ -134,16 +114,6 @@ class RewardHistory:
             "see whether the grader should cost them",
         )
 
-    def _length(self) -> Alarm | None:
-        edges = self._edges("completion_tokens_mean")
-        if edges is None or edges[1] < LONGER * edges[0]:
-            return None
-        return Alarm(
-            "length",
-            "completion_tokens_mean",
-            f"answers grew from {edges[0]:.0f} to {edges[1]:.0f} tokens: the grader may reward length itself",
-        )
-
     def _cut_off(self) -> Alarm | None:
         counts = [value for _, value in self._values.get("train_truncated_count", [])]
         sizes = [value for _, value in self._values.get("train_answers", [])]
@@ -157,16 +127,6 @@ class RewardHistory:
             "train_truncated_count",
             f"{share:.0%} of the answers are cut off by the token budget, and graded as they stand: raise "
             "rft.max_new_tokens, or leave them out with rft.mask_truncated=true",
-        )
-
-    def _errors(self) -> Alarm | None:
-        total = sum(value for _, value in self._values.get("train_other_error_count", []))
-        if not total:
-            return None
-        return Alarm(
-            "errors",
-            "train_other_error_count",
-            f"the grader failed on {total:.0f} answers so far, which are left out: this should be 0",
         )
 
 

@@ -16,6 +16,7 @@ from dlm.cli.extras import require_training
 from dlm.cli.options import FiniteNumber, device_option, document_argument
 from dlm.cli.output import Output, json_option, plural, waiting
 from dlm.cli.project import find_project, open_store
+from dlm.errors import UsageError
 
 if TYPE_CHECKING:
     from dlm.evaluation import Ceiling, Summary
@@ -38,6 +39,11 @@ __all__ = ["eval"]
     "--version", "versions", multiple=True, metavar="NAME",
     help="Version to evaluate, such as v0001, or base for the untrained base; repeatable.  [default: the current one]",
 )  # fmt: skip
+@click.option(
+    "--candidates", is_flag=True,
+    help="Also the two or three checkpoints that the newest run's curves propose, side by side; each becomes a version.",
+)  # fmt: skip
+@click.option("--run-id", type=click.IntRange(1), metavar="N", help="With --candidates: of this run.")
 @click.option(
     "--repeats", type=click.IntRange(1), metavar="N", default=1, show_default=True,
     help="Answers to each case; several are sampled at temperature 1 unless --temp says otherwise.",
@@ -79,6 +85,8 @@ def eval(
     document: Path,
     suites: tuple[str, ...],
     versions: tuple[str, ...],
+    candidates: bool,
+    run_id: int | None,
     repeats: int,
     temp: float | None,
     top_p: float,
@@ -96,6 +104,10 @@ def eval(
     Suites stand under evals in the header; the document's probes are one more, named probes. Ctrl-C keeps what is done
     (exit code 130): the same command goes on.
     """
+    if run_id is not None and not candidates:
+        raise UsageError(
+            "--run-id says whose checkpoints --candidates evaluates", next_step="add --candidates"
+        )
     require_training("dlm eval")
     find_project(document)
     with waiting("loading the libraries …"):
@@ -105,6 +117,8 @@ def eval(
     options = evaluating.EvalOptions(
         suites=suites,
         versions=versions,
+        candidates=candidates,
+        run_id=run_id,
         repeats=repeats,
         temperature=temp,
         top_p=top_p,
