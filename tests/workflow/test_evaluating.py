@@ -14,7 +14,7 @@ from dlm.cli.main import app
 from dlm.document import load
 from dlm.errors import ConsentError, GateError, GradingError, UsageError
 from dlm.store import EvalResult, Home, Store
-from dlm.workflow import evaluating
+from dlm.workflow import evaluation_run
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
@@ -74,7 +74,7 @@ def _evaluate(document: Path, view: View | None = None, **options: Any) -> list[
 
 
 def test_every_case_is_answered_graded_and_kept_once(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluating, "BLOCK", 3)
+    monkeypatch.setattr(evaluation_run, "BLOCK", 3)
     view = View()
     [report] = _evaluate(document, view)
     assert (report.suite, report.version, report.run_id, report.repeated) == ("words", "base", 1, False)
@@ -102,7 +102,7 @@ def test_every_case_is_answered_graded_and_kept_once(document: Path, monkeypatch
 def test_killed_and_run_again_no_case_is_lost_or_graded_twice(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(evaluating, "BLOCK", 6)
+    monkeypatch.setattr(evaluation_run, "BLOCK", 6)
     [whole] = _evaluate(document, repeats=2)
     expected = _results(document, whole.run_id)
     assert len(expected) == 16
