@@ -19,7 +19,7 @@ import torch
 
 from dlm.document import Document
 from dlm.errors import GradingError, InterruptedRunError, TrainingError
-from dlm.evaluation import Ceiling, Suite, adequate_budget, gold_ceiling, summarise
+from dlm.evaluation import Ceiling, Suite, adequate_budget, gold_ceiling, plain_means, summarise
 from dlm.grading import Case, ErrorTally, Grade, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.store import EvalResult, Run, RunSpec, Store, Version
@@ -158,8 +158,8 @@ class SuiteRun:
             temperature=facts["temperature"], top_p=facts["top_p"], max_new_tokens=facts["max_new_tokens"]
         )
         counted = len(done)
-        earlier = self.store.evaluations.results(run.id)
-        tally.seen, tally.errors = len(earlier), sum(not result.scored for result in earlier)
+        results = list(self.store.evaluations.results(run.id))
+        tally.seen, tally.errors = len(results), sum(not result.scored for result in results)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             if all((row.index, row.repeat) in done for row in block):
@@ -176,14 +176,14 @@ class SuiteRun:
                     for row, answer in zip(block, answers, strict=True)
                 ]
             )
-            self.store.evaluations.record(
-                run.id,
-                [
-                    _result(row, answer, grade)
-                    for row, answer, grade in zip(block, answers, grades, strict=True)
-                ],
-            )
+            made = [
+                _result(row, answer, grade) for row, answer, grade in zip(block, answers, grades, strict=True)
+            ]
+            self.store.evaluations.record(run.id, made)
+            results += made
             counted += len(block)
+            with self.store.metrics.writer(run.id) as writer:
+                writer.log(counted, _running_means(results))
             self.view.answered(self.suite.name, self.version_name, counted, len(rows))
             tally.add(grades)
         tally.check()
@@ -222,6 +222,11 @@ def ceiling_data(found: Ceiling) -> dict[str, Any]:
 def flat(found: Ceiling) -> dict[str, float]:
     """A ceiling's figures by metric, means and counts together."""
     return {**found.summary.counts, **{name: one.value for name, one in found.summary.means.items()}}
+
+
+def _running_means(results: Sequence[EvalResult]) -> dict[str, float]:
+    """The means so far, for `dlm metrics` and the pages; their intervals come with the report."""
+    return {f"eval/{name}": value for name, value in plain_means(results).items()}
 
 
 def _result(row: _Asked, answer: Sample, grade: Grade) -> EvalResult:
