@@ -2,18 +2,71 @@
 
 from __future__ import annotations
 
-from dlm.curves.findings import Diagnosis, Verdict
+from collections.abc import Mapping, Sequence
+
+from dlm.curves.findings import Diagnosis, Final, Finding, Undecided, Verdict
+from dlm.curves.rules.overfitting import ratio_points
+from dlm.curves.rules.records import final_of
+from dlm.curves.rules.table import RULES
 from dlm.curves.run import CurveRun
 from dlm.curves.thresholds import Thresholds
+from dlm.curves.view import Fires, View, Waits
 
 __all__ = ["diagnose"]
+
+_ORDER = {"severe": 0, "warn": 1, "info": 2}
+_FINALS = ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "train_reward", "valid_reward")
 
 
 def diagnose(run: CurveRun, thresholds: Thresholds | None = None, *, running: bool = False) -> Diagnosis:
     """What the rules say of a run. Pure and deterministic; never raises on a `CurveRun`, whatever its numbers.
 
-    With `running`, the run is still going: rules about how a run ends stay undecided, and so does what they would
-    say; every other rule speaks as soon as it has points enough. Calling it again with more points is the way to
-    watch a run.
+    With `running`, the run is still going: rules that judge a whole run (`Rule.at_end`) stay undecided; every other
+    rule speaks as soon as it has points enough. Calling it again with more points is the way to watch a run.
     """
-    return Diagnosis(Verdict("unknown", "no rule has looked yet"), running=running)
+    limits = thresholds or Thresholds()
+    view = View(run, running=running)
+    findings, undecided, quiet = [], [], 0
+    for rule in RULES:
+        if run.kind not in rule.kinds:
+            continue
+        outcome = rule.check(view, limits)
+        if outcome is None:
+            continue
+        if running and rule.at_end:
+            undecided.append(Undecided(rule.name, "it judges a whole run, and this one is still going"))
+        elif isinstance(outcome, Fires):
+            findings.append(
+                Finding(rule.name, outcome.severity, outcome.title, outcome.evidence, outcome.action)
+            )
+        elif isinstance(outcome, Waits):
+            undecided.append(Undecided(rule.name, outcome.reason, outcome.have, outcome.needed))
+        else:
+            quiet += 1
+    findings.sort(key=lambda one: _ORDER[one.severity])
+    return Diagnosis(
+        verdict=_verdict(findings, undecided, quiet, view),
+        findings=tuple(findings),
+        undecided=tuple(undecided),
+        ratios=ratio_points(view, limits) if run.kind in ("sft", "unknown") else (),
+        finals=_finals(view),
+        running=running,
+    )
+
+
+def _verdict(findings: Sequence[Finding], undecided: Sequence[Undecided], quiet: int, view: View) -> Verdict:
+    if findings:
+        worst = findings[0]
+        more = len(findings) - 1
+        rest = f", and {more} more finding{'' if more == 1 else 's'}" if more else ""
+        return Verdict(worst.severity, f"{worst.title}{rest}")
+    course = any(view.curve(role) is not None and len(view.curve(role) or ()) > 1 for role in _FINALS)
+    if not quiet or not course:
+        return Verdict("unknown", "there is too little here to say anything")
+    waiting = f"; {len(undecided)} rules cannot say yet" if undecided else ""
+    so_far = " so far" if view.running else ""
+    return Verdict("healthy", f"healthy{so_far}: {quiet} rules found nothing{waiting}")
+
+
+def _finals(view: View) -> Mapping[str, Final]:
+    return {curve.name: final_of(curve) for role in _FINALS if (curve := view.curve(role)) is not None}

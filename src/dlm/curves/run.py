@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlm.curves.series import Series
 
@@ -141,7 +142,12 @@ class CurveRun:
 
     def epoch_at(self, step: int) -> float | None:
         """How many passes over the data were done at a step, None where the source does not tell."""
+        epochs = self.epochs_at(np.array([step], np.int64))
+        return None if epochs is None else float(epochs[0])
+
+    def epochs_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """`epoch_at` of many steps."""
         epochs = self.role("epoch")
-        if epochs is not None and len(epochs) > 1:
-            return float(np.interp(step, epochs.steps, epochs.values))
-        return step / self.steps_per_epoch if self.steps_per_epoch else None
+        if epochs is not None and len(epochs) > 1 and np.isfinite(epochs.values).all():
+            return np.asarray(np.interp(steps, epochs.steps, epochs.values))
+        return steps / self.steps_per_epoch if self.steps_per_epoch else None

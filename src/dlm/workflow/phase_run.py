@@ -34,7 +34,7 @@ from dlm.workflow.measuring import Measuring
 from dlm.workflow.observing import RunObserver
 from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
-from dlm.workflow.run_curves import loss_method
+from dlm.workflow.run_curves import curve_run, loss_method
 from dlm.workflow.views import Phase, RunReport, TrainView
 from dlm.workflow.watching import WARNING, CurveWatch, lowest_training_loss
 
@@ -174,6 +174,9 @@ class PhaseRun:
         optimizer = make_optimizer(model, resolved.recipe)
         progress = checkpoints.load_newest(folder, model, optimizer, view.warn)
         store.metrics.drop_after(run.id, progress.step)
+        store.remember_checkpoints(
+            run.id, checkpoints.saved_steps(folder)
+        )  # one may lack its record: killed just then
         threads = Choice(run.threads, "as the run began") if progress.step else loaded.policy.threads
         view.briefing(
             brief(
@@ -200,14 +203,13 @@ class PhaseRun:
             writer.log(result.progress.step, measuring.at_end())
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
         self.invocation.followers.phase_is_over()
-        series = store.metrics.read(run.id)
         published = self._publish(run, resolved, loaded, step)
         return measuring.report(
             published,
             promoted=self._is_promoted,
             method=method_of(resolved),
             result=result,
-            series=series,
+            curves=curve_run(store, store.runs.get(run.id)),
             view=view,
         )
 

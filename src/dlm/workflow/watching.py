@@ -22,7 +22,7 @@ from dlm.workflow.run_curves import curve_run_of
 __all__ = ["WARNING", "CurveWatch", "lowest_training_loss", "warning_data", "warning_text"]
 
 WARNING: Final = "warning"  # the kind of a run's event that holds one
-LEAST_STEPS: Final = 5  # between two looks, so that they cost nothing beside the steps
+LEAST_STEPS: Final = 10  # between two looks, so that they cost nothing beside the steps
 LOOKS: Final = 40  # about so many in a long run whose evaluations are rarer
 USUAL_STEPS: Final = 25
 
