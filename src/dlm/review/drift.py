@@ -33,6 +33,7 @@ MIN_SHARED: Final = 2  # words of a question: with fewer it is too short to tell
 COMMON: Final = 200  # questions that share a word, beyond which it does not name one of them
 
 _WORD: Final = re.compile(r"\w{2,}")
+_ACCENT: Final = re.compile("[\u0300-\u036f]")
 _SUFFIXES: Final = ("ations", "ation", "ings", "ing", "ers", "er", "ies", "ed", "es", "s", "e", "y")
 _FUNCTION_WORDS: Final = frozenset(
     [
@@ -195,7 +196,7 @@ class Topics:
 def stems(text: str) -> frozenset[str]:
     """The words of a text without case, accents and the commonest English endings, function words left out."""
     folded = text.casefold()
-    plain = folded if folded.isascii() else unicodedata.normalize("NFKD", folded)
+    plain = folded if folded.isascii() else _ACCENT.sub("", unicodedata.normalize("NFKD", folded))
     return frozenset(map(_stem, set(_WORD.findall(plain)) - _FUNCTION_WORDS))
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "batches",
     "edit",
     "pick",
+    "put_back",
     "reconcile",
     "reject",
     "reverted_keys",
@@ -125,6 +126,30 @@ def reject(store: Store, ids: Sequence[int] = (), *, batch: int | None = None) -
         MissingRecordError: no such pair or batch.
     """
     return _decide(store, "rejected", ids, batch, unchanged=("rejected",))
+
+
+def put_back(store: Store, pair_id: int, status: str) -> StagedPair:
+    """Undo a decision: the pair is what it was before. What stands in the document is `revert`'s business.
+
+    Raises:
+        UsageError: the pair stands in the document, or never was what is asked for.
+        MissingRecordError: no such pair.
+    """
+    with store.mining.exclusively():
+        pair = store.mining.pair(pair_id)
+        before = (
+            ("staged", "accepted", "rejected")
+            if pair.applied_at is None
+            else ("accepted", "reverted", "rejected")
+        )
+        if pair.status == "applied" or status not in before:
+            raise UsageError(
+                f"pair {pair_id} is {pair.status} and cannot be {status} again",
+                next_step="dlm preference list DOCUMENT shows what is there",
+            )
+        if pair.status != status:
+            store.mining.set_status([pair_id], status)
+    return store.mining.pair(pair_id)
 
 
 def edit(store: Store, pair_id: int, *, chosen: str | None = None, rejected: str | None = None) -> StagedPair:

@@ -44,7 +44,7 @@ longer and shorter: by how many characters more the chosen answer has."""
 _WORD: Final = re.compile(r"\w+")
 
 
-def membership(tab: str) -> str:
+def membership(tab: str, *, with_log: bool = False) -> str:
     """Which signals a tab holds, as a condition over the rows of `signals` (DESIGN.md, contract "Signals").
 
     - preference: pairs of every source but experiment, from the document, the staged plan and the store;
@@ -56,6 +56,9 @@ def membership(tab: str) -> str:
     "" stands for all four. One observation counts once, however many homes it has (`shown`). Pairs that were turned down
     in review belong to their tab, but are no longer data: every filter but "turned-down" leaves them out.
 
+    Args:
+        with_log: also what is left in the log alone, for whoever asks what a run consumed.
+
     Raises:
         UsageError: no such tab.
     """
@@ -63,12 +66,13 @@ def membership(tab: str) -> str:
         "identity IN (SELECT l.identity FROM signals AS l JOIN signal_uses AS u ON u.signal_id = l.id"
         " JOIN runs AS r ON r.id = u.run_id WHERE l.home = 'log' AND r.method = 'orpo')"
     )
+    standing = "1" if with_log else "home != 'log'"
     conditions = {
-        "preference": "kind = 'pair' AND source != 'experiment' AND home != 'log'",
-        "dpo": "kind = 'pair' AND source = 'experiment' AND home != 'log'",
-        "reward": "kind = 'scalar' AND home != 'log'",
+        "preference": f"kind = 'pair' AND source != 'experiment' AND {standing}",
+        "dpo": f"kind = 'pair' AND source = 'experiment' AND {standing}",
+        "reward": f"kind = 'scalar' AND {standing}",
         "orpo": f"kind = 'pair' AND {consumed}",
-        "": f"(home != 'log' OR (kind = 'pair' AND {consumed}))",
+        "": f"({standing} OR (kind = 'pair' AND {consumed}))",
     }
     if tab not in conditions:
         raise UsageError(f"there is no tab {tab!r}", expected=f"one of {', '.join(TABS)}")
@@ -102,7 +106,7 @@ class SignalFilter:
         Raises:
             UsageError: a name that is none.
         """
-        parts, values = [membership(self.tab)], list[Any]()
+        parts, values = [membership(self.tab, with_log=self.run is not None)], list[Any]()
         _one_of("standing", self.standing, STANDINGS)
         if not (
             self.tab == "orpo" and not self.standing

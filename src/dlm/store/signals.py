@@ -180,7 +180,7 @@ class Signals:
             return self._mining.stage(run.id, [pair])[0]
 
     def log_use(self, run_id: int, signals: Iterable[NewSignal]) -> int:
-        """Record what a run consumes, as it is now; again, it changes nothing. Returns how many rows that were.
+        """Record what a run consumes, as it is now; again, it changes nothing. Returns how much of it was new.
 
         Raises:
             MissingRecordError: no such run.
@@ -191,24 +191,42 @@ class Signals:
             for signal in signals:
                 logged = identical(connection, signal, "home = 'log'")
                 signal_id = logged or insert_signal(connection, signal, home="log")
-                connection.execute(
+                count += connection.execute(
                     "INSERT OR IGNORE INTO signal_uses (signal_id, run_id) VALUES (?, ?)", (signal_id, run_id)
-                )
-                count += 1
+                ).rowcount
         return count
 
     def used_by(self, signal_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
-        """The runs that consumed signals, in their order; signals that none did are left out."""
+        """The runs that consumed signals, in their order; signals that none did are left out. A few hundred at most."""
+        rows = self.index.rows(
+            "SELECT s.id, u.run_id FROM signals AS s JOIN signals AS l ON l.identity = s.identity AND l.home = 'log'"
+            f" JOIN signal_uses AS u ON u.signal_id = l.id WHERE s.id IN ({_marks(signal_ids)}) ORDER BY u.run_id",
+            signal_ids,
+        )
         found: dict[int, tuple[int, ...]] = {}
-        for signal_id in signal_ids:
-            rows = self.index.rows(
-                "SELECT u.run_id FROM signals AS s JOIN signals AS l ON l.identity = s.identity AND l.home = 'log'"
-                " JOIN signal_uses AS u ON u.signal_id = l.id WHERE s.id = ? ORDER BY u.run_id",
-                (signal_id,),
-            )
-            if rows:
-                found[signal_id] = tuple(row["run_id"] for row in rows)
+        for row in rows:
+            found[row["id"]] = (*found.get(row["id"], ()), row["run_id"])
         return found
+
+    def document_lines(self, signal_ids: Sequence[int]) -> dict[int, int]:
+        """Where signals stand in the document, as it was when the index was last renewed; those that do."""
+        rows = self.index.rows(
+            "SELECT s.id, MIN(d.line) AS line FROM signals AS s JOIN signals AS d ON d.identity = s.identity"
+            f" AND d.home = 'document' WHERE s.id IN ({_marks(signal_ids)}) GROUP BY s.id",
+            signal_ids,
+        )
+        return {row["id"]: row["line"] for row in rows}
+
+    def of_staged_pair(self, staged_id: int) -> int:
+        """The number of the signal that follows a staged pair.
+
+        Raises:
+            MissingRecordError: no such pair.
+        """
+        row = self.index.row("SELECT id FROM signals WHERE home = 'mined' AND staged_id = ?", (staged_id,))
+        if row is None:
+            raise MissingRecordError(f"no pair {staged_id} in this store")
+        return int(row["id"])
 
     def stored(self, kind: str, as_of: tuple[int, str] | None = None) -> tuple[Signal, ...]:
         """Signals whose truth lies in the store, of one kind, in their order: what training reads beside the document.
@@ -295,3 +313,7 @@ class Signals:
         """Let go of the copy in memory, where there is one."""
         if self._copy is not None:
             self._copy.close()
+
+
+def _marks(values: Sequence[int]) -> str:
+    return ", ".join("?" * len(values))

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 
 from dlm import __version__
 from dlm.errors import DlmError
-from dlm.web import data_tab, live, prompt_tab, training_actions, training_tab
+from dlm.web import data_actions, data_tab, live, prompt_tab, training_actions, training_tab
 from dlm.web.answerer import Answerer
 from dlm.web.desk import Desk
 from dlm.web.live import Feed, Watcher
@@ -36,7 +36,7 @@ def create_app(desk: Desk, keys: Keys) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_misuse)
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.add_api_route("/", _home, include_in_schema=False)
-    for tab in (training_tab, training_actions, data_tab, prompt_tab, live):
+    for tab in (training_tab, training_actions, data_tab, data_actions, prompt_tab, live):
         app.include_router(tab.router)
     return app
 

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,10 +72,31 @@ def write_export(
             next_step="leave a filter out, or dlm import DOCUMENT FILE brings data in",
         )
     data = text.encode()
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    temporary.replace(path)
+    _write(path, data)
     return ExportReport(path, counts["signals"], counts["runs"], len(data))
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; what is no plain file (a pipe, a device) is written to, never replaced.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(data)
+            return
+        target = path.resolve()  # a link keeps pointing at what is written
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            temporary.write_bytes(data)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}", next_step="name a file in a folder that can be written"
+        ) from None
 
 
 def export_lines(

@@ -51,7 +51,7 @@ class ImportReport:
 
     added: Mapping[str, int]  # "pair hand" → 12
     known: int
-    only_used: int  # recorded as consumed by a run, and no signal of their own
+    only_used: int  # newly recorded as consumed by a run, and no signal of their own
     runs: Mapping[int, str]  # number here → name in the file
     known_runs: Mapping[int, str]
     points: int
@@ -142,11 +142,10 @@ def import_signals(store: Store, document: Path, files: Sequence[FileContent]) -
         report = store.signals.add(own)
         known += report.known
         added.update(report.counts)
-        only_used += sum(line.only_used for line in content.signals)
         for ref, number in numbers.items():
-            used = [line.signal for line in content.signals if ref in line.used_by]
-            if used:
-                store.signals.log_use(number, used)
+            used = [line for line in content.signals if ref in line.used_by]
+            store.signals.log_use(number, [line.signal for line in used if not line.only_used])
+            only_used += store.signals.log_use(number, [line.signal for line in used if line.only_used])
     look_at_pairs(store, document)
     return ImportReport(added, known, only_used, runs, known_runs, points)
 

@@ -23,6 +23,7 @@ __all__ = [
     "StoredSignals",
     "look_at_pairs",
     "pairs_in",
+    "questions_of",
     "refresh",
     "stored_signals",
 ]
@@ -124,7 +125,7 @@ def look_at_pairs(store: Store, path: Path, limit: int | None = None) -> int:
     """
     if not store.signals.to_look_at(1):
         return 0
-    questions = _questions(store, path)
+    questions = questions_of(store, path)
     if len(questions) >= 2 * store.signals.measured_by():
         store.signals.look_again(len(questions))
     topics = Topics(questions)
@@ -145,8 +146,8 @@ def _flags(pair: NewSignal, topics: Topics) -> Sequence[str]:
     return (*white_space_flags(pair.chosen, pair.rejected), *drifts)
 
 
-def _questions(store: Store, path: Path) -> tuple[str, ...]:
-    """The document's own questions first, then those of signals."""
+def questions_of(store: Store, path: Path) -> tuple[str, ...]:
+    """The questions that drift is measured by: the document's own first, then those of signals."""
     try:
         sections = load(path).sections
     except DocumentError:

@@ -1,0 +1,124 @@
+// The RL DATA tab by keyboard: moving between signals, the keys shown on the buttons, undo of the last decision.
+// Everything that is asked of the server goes through htmx; nothing here makes markup.
+
+const decided = []; // numbers of the signals decided about on this page, the last one at the end
+let moveOn = 0; // after the decision about this signal, the next one gets the focus
+
+const cards = () => [...document.querySelectorAll(".signal")];
+const current = () => document.activeElement?.closest?.(".signal") ?? null;
+const byNumber = (number) => document.getElementById(`signal-${number}`);
+
+function focusCard(card) {
+  if (!card) return;
+  card.focus({ preventScroll: true });
+  card.scrollIntoView({ block: "nearest" });
+}
+
+function step(by) {
+  const all = cards();
+  const place = all.indexOf(current());
+  const next = place < 0 ? (by > 0 ? 0 : all.length - 1) : place + by;
+  if (all[next]) focusCard(all[next]);
+  else document.querySelector(`#results a[rel="${by > 0 ? "next" : "prev"}"]`)?.focus();
+}
+
+/** The button of a key: of the current card, of the first one where none is current, or of the page. */
+function buttonOf(key) {
+  const card = current() ?? cards()[0];
+  return card?.querySelector(`[data-key="${key}"]`) ?? document.querySelector(`main > section [data-key="${key}"]`);
+}
+
+function undo() {
+  const number = decided.pop();
+  const card = number ? byNumber(number) : current();
+  const button = card?.querySelector('[data-key="u"]');
+  if (!button) return;
+  moveOn = 0;
+  focusCard(card);
+  button.click();
+}
+
+function vote(side, score) {
+  (current() ?? cards()[0])?.querySelector(`[data-vote="${side} ${score}"]`)?.click();
+}
+
+const KEYS = {
+  j: () => step(1),
+  k: () => step(-1),
+  u: undo,
+  "/": () => document.getElementById("search")?.focus(),
+  "?": () => document.querySelector(".keys > summary")?.click(),
+  p: () => document.getElementById("apply")?.click(),
+  "+": () => vote("chosen", 1),
+  "=": () => vote("chosen", 1),
+  "-": () => vote("chosen", -1),
+  "*": () => vote("rejected", 1),
+  "_": () => vote("rejected", -1),
+};
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.closest("input, textarea, select");
+  if (typing) {
+    const form = typing.closest(".editing form");
+    if (event.key === "Escape") {
+      if (form) form.querySelector('[data-key="cancel"]').click();
+      else typing.blur();
+    } else if (form && event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const act = KEYS[event.key];
+  const button = act ? null : buttonOf(event.key === "Escape" ? "cancel" : event.key);
+  if (!act && !button) return;
+  event.preventDefault();
+  if (act) act();
+  else button.click();
+});
+
+// The button for details opens and closes them.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const button = event.target;
+  if (button.dataset?.key === "d") {
+    const more = document.getElementById(button.getAttribute("aria-controls"));
+    const open = more.childElementCount > 0;
+    button.setAttribute("aria-expanded", String(!open));
+    if (open) {
+      more.replaceChildren();
+      event.preventDefault();
+    }
+  }
+  const card = button.closest?.(".signal");
+  const key = button.dataset?.key;
+  if (card && (key === "a" || key === "r")) {
+    decided.push(card.dataset.signal);
+    moveOn = Number(card.dataset.signal);
+  }
+});
+
+// A card that was answered anew keeps the focus; after a decision the next card has it.
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target?.id === "applying") {
+    document.getElementById("applying")?.focus();
+    return;
+  }
+  const number = event.detail.target?.closest?.(".signal")?.dataset.signal;
+  if (!number) return;
+  const card = byNumber(number);
+  if (!card) return;
+  const field = card.querySelector("textarea");
+  if (field) field.focus();
+  else if (event.detail.target.classList.contains("signal")) {
+    if (moveOn === Number(number)) {
+      const all = cards();
+      focusCard(all[all.indexOf(card) + 1] ?? card);
+    } else focusCard(card);
+    moveOn = 0;
+  } else if (event.detail.target.classList.contains("votes")) {
+    card.querySelector(`#${CSS.escape(event.detail.target.id)} button`)?.focus();
+  }
+});
+// A decision that was refused is none.
+document.addEventListener("htmx:responseError", () => {
+  if (moveOn) decided.pop();
+  moveOn = 0;
+});
