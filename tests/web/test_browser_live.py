@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,11 @@ from web_server import Served, accessible, serving, wait_until, watched
 pytestmark = [pytest.mark.torch, pytest.mark.process, pytest.mark.big]
 
 DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-STEPS = 400  # long enough to be watched, stopped and killed
+STEPS = 200  # long enough to be watched, stopped and killed
 
 
 def train(cli: Cli, *options: str) -> subprocess.Popen[bytes]:
     """`dlm train` in the background, as in another terminal."""
-    import sys
-
     return subprocess.Popen(
         [
             sys.executable,
@@ -34,8 +32,8 @@ def train(cli: Cli, *options: str) -> subprocess.Popen[bytes]:
             "ten.dlm",
             "--phase",
             "sft",
-            "--max-steps",
-            str(STEPS),
+            "--set",
+            f"min_steps={STEPS}",
             *options,
         ],
         cwd=cli.folder,
@@ -90,9 +88,10 @@ def test_a_training_is_watched_stopped_resumed_and_killed(page: Any, cli: Cli) -
         in_status(page, "COMPLETE")
         assert steps(page) == STEPS
         wait_until(lambda: points(page) >= STEPS)
-        page.get_by_role("region", name="Runs").get_by_role(
-            "row", name=re.compile(f"COMPLETE.*v0001.*{STEPS} / {STEPS}")
-        ).wait_for()
+        row = page.get_by_role("row", name="Run 1")
+        wait_until(
+            lambda: all(word in row.inner_text() for word in ("COMPLETE", "v0001", f"{STEPS} / {STEPS}"))
+        )
         [run] = cli.json("show", "ten.dlm")["runs"]
         assert (run["status"], run["steps"], run["version"]) == ("complete", STEPS, "v0001")
 
