@@ -66,7 +66,7 @@ def record_run(
             store.runs.event(run.id, "probe_answers", {"stage": stage, "answers": [told]})
         for step in saved:
             _adapter(store.checkpoints(run.id) / f"step-{step:08d}")
-            store.remember_checkpoint(run.id, step)
+        store.remember_checkpoints(run.id, saved)
         if status != "complete":
             store.runs.finish(
                 run.id, status, "stopped by SIGTERM" if status == "interrupted" else "a loss was NaN"

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dlm.errors import DlmError, GateError, LockedError, MissingRecordError, UsageError
+from dlm.errors import DlmError, GateError, LockedError, MissingRecordError, TextError, UsageError
 
 __all__ = ["Trainers", "run_command"]
 
@@ -30,9 +30,11 @@ def run_command(*words: str) -> dict[str, Any]:
     """`dlm WORDS --json`, waited for: the `data` of what it prints.
 
     Raises:
+        TextError: a word that no command line can hold.
         DlmError: what the command said is wrong.
     """
-    # `--` is not needed: words are verbs of ours, checked names, and an absolute path
+    if any("\0" in word for word in words):
+        raise TextError("a text with a NUL cannot be passed on")
     done = subprocess.run(
         [*_DLM, *words, "--json"],
         stdin=subprocess.DEVNULL,
