@@ -9,11 +9,12 @@ import click
 
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, json_option, typed
-from dlm.cli.project import Project, find_project, open_store
+from dlm.cli.project import find_project, open_store
 from dlm.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from dlm.store import Store
+    from dlm.workflow.project import Project
 
 __all__ = ["promote"]
 
