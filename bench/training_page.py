@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from report import RESULTS
-from training_quality import PAIRS_PER_STEP, ROW_TOKENS, WINDOW
+from training_quality import LEARNING_RATE, PAIRS_PER_STEP, ROW_TOKENS, WINDOW
 from training_quality import compare as compare_curves
 from training_tables import compare, sides
 
@@ -58,10 +58,10 @@ def main() -> None:
             "\n### Loss curves\n",
             f"Every seed draws rows (answers of a made-up language that can be learnt; lengths spread, {ROW_TOKENS} tokens a row on"
             f" average, {PAIRS_PER_STEP} pairs or twice as many supervised rows a step, shorter than above so that 200 steps fit in"
-            " minutes) and the first adapter; both sides of a seed share them, and read the rows twice. Losses are means of"
+            f" minutes) and the first adapter; both sides of a seed share them, and read the rows twice, at a rate of {LEARNING_RATE:g}. Losses are means of"
             f" {WINDOW} steps. *Gap* is how far the two sides of one seed are apart, *spread* how far the seeds of one side are"
-            " apart in the same window; *within* counts windows where the gap is no wider than the spread. TRL's own two types"
-            " stand below as a measure of what rounding alone does.\n",
+            " apart in the same window; *within* counts windows where the gap is no wider than the spread. Sides in bf16"
+            " also stand against TRL in fp32, as a measure of what rounding alone does.\n",
             _table(curves),
         ]
     parts += ["\n### Where the figures come from\n", _table([_origins(records)])]

@@ -76,13 +76,13 @@ def take_curve(record: dict[str, Any], side: str, seed: int, work: Path) -> dict
 
 
 def compare(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row per pair of sides that a seed is known of; how TRL's two types differ is there for comparison."""
+    """A row per pair of sides that a seed is known of; both bf16 sides also stand against TRL in fp32, for what rounding does."""
     smooth = {
         side: {seed: _smooth(curve["losses"]) for seed, curve in seeds.items()}
         for side, seeds in record["curves"].items()
     }
     rows = []
-    for one, other in (*SIDES.values(), ("trl_best", "trl_fp32")):
+    for one, other in (*SIDES.values(), ("dlm_bf16", "trl_fp32"), ("trl_best", "trl_fp32")):
         mine, theirs = smooth.get(one, {}), smooth.get(other, {})
         both = sorted(set(mine) & set(theirs))
         # Where TRL was too slow for several seeds, ours say how far seeds are apart.
