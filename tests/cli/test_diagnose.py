@@ -71,7 +71,7 @@ def test_findings_carry_evidence_and_what_to_do(dlm: Dlm, results: Path) -> None
     finding = text[text.index("  severe ") :]
     assert "[overfit_alarm]" in finding
     assert "valid_loss: 0.9 at step 60" in finding
-    assert "→ use the checkpoint of step 60" in finding
+    assert "→ use the checkpoint from about step 60" in finding
     assert "^ 60" in text  # marked under the plot
     assert all(ord(sign) < 128 for line in text.splitlines() if "|" in line for sign in line)  # no terminal
 
