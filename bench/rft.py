@@ -1,11 +1,11 @@
 """GRPO steps of this core against TRL's GRPOTrainer: the same base, prompts, group size, budget, adapter and reward.
 
-The sides run as processes that take their steps in turns (`turns.py`). With `--fixed` nobody may stop early and every
+The sides run as processes that take their steps in turns (`turns.py`). In cells of fixed lengths nobody may stop early and every
 answer has exactly the budget's tokens, so that both sides sample and learn the same lengths; otherwise each side's answers
 end where the model ends them, which is what a run does, and lengths differ by chance alone.
 
     python bench/rft.py                 every cell that has no result yet
-    python bench/rft.py --task facts    one task's cells
+    python bench/rft.py --task facts --lengths free --beta 0        those of one kind
     python bench/rft.py --table         what `bench/results/rft.json` says
 """
 
@@ -44,9 +44,9 @@ class Cell:
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The sides; TRL's own defaults in one cell, to see what they cost."""
-        default = ("trl_default",) if self == CELLS[0] else ()
-        return ("dlm", "trl_torch", "trl_onednn", *default)
+        """The sides; TRL's other settings in one cell, to see that none of them is faster."""
+        others = ("trl_onednn", "trl_default") if self == CELLS[0] else ()
+        return ("dlm", "trl_torch", *others)
 
 
 CELLS = [Cell(task, fixed, beta) for task in TASKS for fixed in (True, False) for beta in (0.0, 0.04)]
@@ -150,6 +150,8 @@ def stored() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--lengths", choices=("fixed", "free"))
+    parser.add_argument("--beta", type=float)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--again", action="store_true", help="measure cells that have a result, too")
@@ -160,7 +162,12 @@ def main() -> None:
         known = [tuple(cell[name] for name in key) for cell in stored()]
         for cell in CELLS:
             is_known = tuple(asdict(cell).values()) in known
-            if (options.task in (None, cell.task)) and (options.again or not is_known):
+            is_meant = (
+                options.task in (None, cell.task)
+                and options.lengths in (None, "fixed" if cell.fixed else "free")
+                and options.beta in (None, cell.beta)
+            )
+            if is_meant and (options.again or not is_known):
                 record = measure(cell, options.steps, options.threads)
                 store(PATH, record, key)
                 print_table(rows_of([record]))
