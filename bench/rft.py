@@ -29,6 +29,8 @@ from training import commit, store
 
 WARM_UP = 1
 PATH = RESULTS / "rft.json"
+VARIANTS = ("dlm", "trl_torch")
+OTHERS = ("trl_onednn", "trl_default")  # TRL's other settings, to see that none is faster
 TASKS = {"facts": 96, "sheets": 224}  # task → token budget of an answer
 
 
@@ -41,12 +43,6 @@ class Cell:
     beta: float
     group_size: int = 8
     prompts: int = 8
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """The sides; TRL's other settings in one cell, to see that none of them is faster."""
-        others = ("trl_onednn", "trl_default") if self == CELLS[0] else ()
-        return ("dlm", "trl_torch", *others)
 
 
 CELLS = [Cell(task, fixed, beta) for task in TASKS for fixed in (True, False) for beta in (0.0, 0.04)]
@@ -61,7 +57,7 @@ def questions(task: str, count: int) -> list[str]:
     return [case.prompt for case in spreadsheet.generate(5, count, (10, 14))]
 
 
-def measure(cell: Cell, steps: int, threads: int) -> dict[str, Any]:
+def measure(cell: Cell, variants: Sequence[str], steps: int, threads: int) -> dict[str, Any]:
     """Run one cell; what every side measured, step by step."""
     total = WARM_UP + steps
     texts = questions(cell.task, total * cell.prompts)
@@ -83,7 +79,7 @@ def measure(cell: Cell, steps: int, threads: int) -> dict[str, Any]:
                 "learning_rate": 1e-6,  # the policy stays, and with it the lengths of its answers
             },
         )
-        for variant in cell.variants
+        for variant in variants
     ]
     taken = take_turns(sides, total, count_last=False)
     ids = {json.dumps(side.facts.pop("prompt_ids")) for side in sides}
@@ -154,6 +150,7 @@ def main() -> None:
     parser.add_argument("--beta", type=float)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--all-settings", action="store_true", help="TRL's other settings, too")
     parser.add_argument("--again", action="store_true", help="measure cells that have a result, too")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -168,7 +165,8 @@ def main() -> None:
                 and options.beta in (None, cell.beta)
             )
             if is_meant and (options.again or not is_known):
-                record = measure(cell, options.steps, options.threads)
+                variants = (*VARIANTS, *OTHERS) if options.all_settings else VARIANTS
+                record = measure(cell, variants, options.steps, options.threads)
                 store(PATH, record, key)
                 print_table(rows_of([record]))
     print_table(rows_of(stored()))
