@@ -44,10 +44,10 @@ class _Doomed:
 
 def _evaluate(home: Path, document: Path, moment: str, block: int) -> None:
     from dlm.store.evaluation import Evaluations
-    from dlm.workflow import evaluating
+    from dlm.workflow import evaluating, evaluation_run
 
     os.environ["DLM_HOME"] = str(home)
-    evaluating.BLOCK = block
+    evaluation_run.BLOCK = block
     if moment == "block 2 is graded":
         Evaluations.record = _dying(Evaluations.record, at=2)  # type: ignore[method-assign]
     evaluating.evaluate(document, evaluating.EvalOptions(device="cpu", repeats=2), _Doomed(moment))

@@ -39,7 +39,7 @@ def run_id(document: Path, train: Train) -> int:
             folder.mkdir()
             (folder / "adapter_config.json").write_text("{}")
             (folder / "adapter_model.safetensors").write_bytes(b"weights")
-            store.remember_checkpoint(run.id, step)
+            store.remember_checkpoints(run.id, [step])
         shutil.rmtree(store.checkpoints(run.id) / "step-00000010")
         store.runs.finish(run.id, "interrupted")
     return run.id

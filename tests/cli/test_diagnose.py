@@ -47,7 +47,7 @@ def overfitting_run(document: Path, *, status: str = "complete", kind: str = "sf
                     writer.log(step, {"valid_loss": 1 + abs(step - 30) * 0.02})
         folder = store.checkpoints(run.id) / "step-00000025"
         folder.mkdir()
-        store.remember_checkpoint(run.id, 25)
+        store.remember_checkpoints(run.id, [25])
         if status != "running":
             store.runs.finish(run.id, status)
     return run.id

@@ -40,7 +40,7 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
     lines = [json.loads(line) for line in Path("answers.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [(line["suite"], line["case_index"]) for line in lines] == [("tables", 0), ("tables", 1)]
     assert "nothing is asked again" in dlm("eval", str(gated), "--suite", "tables").stderr
-    found = validate(dlm.json("eval", str(gated), "--suite", "tables"))
+    found = validate(dlm.json("eval", str(gated), "--suite", "tables", "--why"))
     assert (found["evaluations"][0]["repeated"], found["evaluations"][0]["answers"]) == (True, 2)
 
     trained = validate(dlm.json("train", str(gated), "--max-steps", "1", "--device", "cpu", expect=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -58,7 +59,7 @@ def grade(sample, item):
 def _grader(tmp_path: Path, source: str, **limits: float):
     (tmp_path / "rubric.py").write_text(source)
     return make_grader(
-        "python:rubric.py", folder=tmp_path, limits=Limits(**{"timeout_s": 1.0, "memory_mb": 512, **limits})
+        "python:rubric.py", folder=tmp_path, limits=Limits(**{"timeout_s": 4.0, "memory_mb": 256, **limits})
     )
 
 
@@ -79,7 +80,7 @@ def test_each_hostile_sample_costs_itself_alone(tmp_path):
     assert [grade.error for grade in grades] == ["grader", None] * len(bad) + [None, None] * len(good)
     assert all(grade.score == 0.25 for grade in grades if grade.error is None)
     messages = [grade.message for grade in grades if grade.error]
-    assert messages[0] == "no score within 1 s"
+    assert messages[0] == "no score within 4 s"
     assert messages[1] == "out of memory"
     assert messages[2] == "RuntimeError: no"
     assert "nan" in messages[3]
@@ -148,6 +149,29 @@ def grade(sample, item):
             break
     else:
         pytest.fail("a process of the grader still runs")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the signal of a parent's death is Linux's")
+def test_an_endless_loop_ends_with_the_process_that_started_it(tmp_path):
+    (tmp_path / "rubric.py").write_text(
+        "import time\ndef grade(sample, item):\n    while True: open('beat', 'w').write(str(time.time()))\n"
+    )
+    code = (
+        "import sys; from pathlib import Path; from dlm.grading import *; "
+        "g = make_grader('python:rubric.py', folder=Path(sys.argv[1]), limits=Limits(timeout_s=60)); g.grade([GradeItem('p', 'x')])"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
+    beat, until = tmp_path / "beat", time.monotonic() + 60
+    while not beat.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    started.kill()
+    started.wait()
+    while time.monotonic() < until:
+        before = beat.stat().st_mtime_ns
+        time.sleep(0.2)
+        if beat.stat().st_mtime_ns == before:
+            return
+    pytest.fail("the grader's process outlived dlm")
 
 
 @pytest.mark.parametrize(

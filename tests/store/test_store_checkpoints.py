@@ -24,7 +24,7 @@ def save(store: Store, run_id: int, step: int, *, remember: bool = True, weights
     (folder / "optimizer.safetensors").write_bytes(b"moments")
     (folder / "progress.json").write_text("{}")
     if remember:
-        store.remember_checkpoint(run_id, step)
+        store.remember_checkpoints(run_id, [step])
     return folder
 
 
@@ -65,10 +65,12 @@ def test_a_checkpoint_that_nobody_recorded_has_its_folder_s_time(store: Store, r
     assert (found.step, found.saved_at, found.is_there) == (40, "2023-11-14T22:13:20.000Z", True)
 
 
-def test_of_a_step_saved_twice_the_newest_record_counts(store: Store, run_id: int) -> None:
-    store.remember_checkpoint(run_id, 20)
-    newest = store.runs.events(run_id, "checkpoint")[-1].at
-    assert [one.saved_at for one in store.saved_checkpoints(run_id) if one.step == 20] == [newest]
+def test_a_step_is_recorded_once_however_often_it_is_saved(store: Store, run_id: int) -> None:
+    before = store.runs.events(run_id)
+    store.remember_checkpoints(run_id, [30, 10, 20])
+    assert store.runs.events(run_id) == before
+    store.remember_checkpoints(run_id, [50, 40, 50])
+    assert [event.data["step"] for event in store.runs.events(run_id, "checkpoint")] == [10, 20, 30, 40, 50]
 
 
 def test_listing_makes_nothing(store: Store, publish: Publish) -> None:

@@ -14,7 +14,7 @@ from dlm.cli.main import app
 from dlm.document import load
 from dlm.errors import ConsentError, GateError, GradingError, UsageError
 from dlm.store import EvalResult, Home, Store
-from dlm.workflow import evaluating
+from dlm.workflow import evaluation_run
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
@@ -74,7 +74,7 @@ def _evaluate(document: Path, view: View | None = None, **options: Any) -> list[
 
 
 def test_every_case_is_answered_graded_and_kept_once(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluating, "BLOCK", 3)
+    monkeypatch.setattr(evaluation_run, "BLOCK", 3)
     view = View()
     [report] = _evaluate(document, view)
     assert (report.suite, report.version, report.run_id, report.repeated) == ("words", "base", 1, False)
@@ -86,7 +86,10 @@ def test_every_case_is_answered_graded_and_kept_once(document: Path, monkeypatch
     assert results[0].place.endswith("cases.jsonl:1")
     with _opened(document) as store:
         run = store.runs.get(1)
+        series = store.metrics.read(1)
     assert (run.kind, run.status, run.planned_steps) == ("eval", "complete", 8)
+    assert list(series["eval/score"].steps) == [3, 6, 8]
+    assert series["eval/score"].values[-1] == pytest.approx(report.summary.value("score"))
     [again] = _evaluate(document)
     assert (again.run_id, again.repeated) == (1, True)
     assert again.summary == report.summary
@@ -102,7 +105,7 @@ def test_every_case_is_answered_graded_and_kept_once(document: Path, monkeypatch
 def test_killed_and_run_again_no_case_is_lost_or_graded_twice(
     document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    monkeypatch.setattr(evaluating, "BLOCK", 6)
+    monkeypatch.setattr(evaluation_run, "BLOCK", 6)
     [whole] = _evaluate(document, repeats=2)
     expected = _results(document, whole.run_id)
     assert len(expected) == 16
@@ -238,7 +241,7 @@ def test_a_pass_is_recorded_with_its_lineage_and_promotion_obeys_it(make_documen
     done = _promote(document)
     assert (done.exit_code, "v0001 is current" in done.output) == (0, True)
     with _opened(document) as store:
-        assert store.versions.promotions()[-1].reason == "the gate passed against base"
+        assert store.versions.promotions()[-1].reason == "by hand: the gate passed against base"
 
 
 def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(make_document: Make) -> None:
@@ -316,6 +319,10 @@ def test_train_ends_with_the_gate(make_document: Make) -> None:
     assert run("--no-gate").exit_code == 0
     with _opened(document) as store:
         assert store.versions.current_name() == "v0001"
+    document.write_text(document.read_text().replace("::instruction::", "::Instruction::"))
+    broken = _promote(document)
+    assert (broken.exit_code, "has problems" in broken.output) == (3, True)
+    document.write_text(document.read_text().replace("::Instruction::", "::instruction::"))
     document.write_text(document.read_text().replace("<= 0", "<> 0"))
     before = run()
     assert before.exit_code == 2

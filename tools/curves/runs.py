@@ -10,12 +10,14 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlm.curves import Series
 from dlm.recipe import Recipe
 from dlm.store import Home
-from dlm.workflow.train import Briefing, TrainOptions, train
+
+if TYPE_CHECKING:
+    from dlm.workflow.views import Briefing
 
 __all__ = ["RUNS", "MadeRun", "Recorded", "document_of", "train_run"]
 
@@ -146,6 +148,8 @@ class Recorded:
 
 def train_run(run: MadeRun, folder: Path, **knobs: Any) -> Recorded:
     """Train a document in a folder of its own; `$DLM_HOME` says where the store lies."""
+    from dlm.workflow.train import TrainOptions, train  # loads torch: not for a replay
+
     path = folder / f"{run.name}.dlm"
     path.write_text(document_of(run), encoding="utf-8")
     view = Recorded()

@@ -42,11 +42,14 @@ class Project:
     dlm_id: str
     document: Document | None
     n_problems: int
+    mentions_gate: bool = False  # in the text of a header that cannot be read as a whole
 
     @property
     def declares_gate(self) -> bool:
-        """Whether its header has a gate; a document with problems is not read that far."""
-        return self.document is not None and self.document.header.gate is not None
+        """Whether its header has a gate; of a document with problems, whether it seems to."""
+        if self.document is None:
+            return self.mentions_gate
+        return self.document.header.gate is not None
 
 
 def find_project(path: Path) -> Project:
@@ -63,18 +66,26 @@ def find_project(path: Path) -> Project:
         dlm_id = _read_id(path)
         if not dlm_id:
             raise
-        return Project(path, dlm_id, None, len(error.problems))
+        return Project(path, dlm_id, None, len(error.problems), _mentions_gate(path))
     return Project(path, document.header.dlm_id, document, 0)
 
 
 def _read_id(path: Path) -> str:
+    found = _ID.search(_header_text(path))
+    return found[1] if found else ""
+
+
+def _mentions_gate(path: Path) -> bool:
+    return re.search(r"^gate:", _header_text(path), re.MULTILINE) is not None
+
+
+def _header_text(path: Path) -> str:
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
     header = _HEADER.search(text)
-    found = _ID.search(header[1]) if header else None
-    return found[1] if found else ""
+    return header[1] if header else ""
 
 
 def open_store(output: Output, path: Path) -> Store:

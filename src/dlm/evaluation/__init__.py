@@ -8,7 +8,7 @@ from dlm.evaluation.conditions import Condition, default_conditions, parse_condi
 from dlm.evaluation.gate import ConditionResult, Evidence, GateResult, SuiteEvidence, judge, out_of_reach
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names
-from dlm.evaluation.summary import Summary, summarise
+from dlm.evaluation.summary import Summary, plain_means, summarise
 
 __all__ = [
     "PROBES",
@@ -29,6 +29,7 @@ __all__ = [
     "judge",
     "out_of_reach",
     "parse_condition",
+    "plain_means",
     "read_suite",
     "suite_names",
     "summarise",

@@ -14,6 +14,7 @@ Answers that the grader failed on are in no mean; they are counted under `grader
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +22,7 @@ from typing import Final
 from dlm.stats import Estimate, cluster_mean
 from dlm.store import EvalResult
 
-__all__ = ["ALIASES", "COUNTED", "Summary", "summarise"]
+__all__ = ["ALIASES", "COUNTED", "Summary", "plain_means", "summarise"]
 
 COUNTED: Final = ("sample_parse", "grader")
 ALIASES: Final = {"composite": "score", "rh": "rh_like", "rh_count": "rh_like"}
@@ -92,6 +93,30 @@ def summarise(results: Sequence[EvalResult], flags: Sequence[str] = ()) -> Summa
         counts=counts,
         per_case=per_case,
     )
+
+
+def plain_means(results: Sequence[EvalResult]) -> dict[str, float]:
+    """The means alone, without the price of their intervals."""
+    columns = _columns(results)
+    return {name: math.fsum(value for _, value in values) / len(values) for name, values in columns.items()}
+
+
+def _columns(results: Sequence[EvalResult]) -> dict[str, list[tuple[str, float]]]:
+    """Each mean's values with the case they are of; a metric without values is left out."""
+    scored = [result for result in results if result.scored]
+    names = dict.fromkeys(name for result in scored for name in result.dimensions)
+    columns = {
+        "score": [(result.case_key, result.score) for result in scored],
+        **{
+            name: [
+                (result.case_key, result.dimensions[name]) for result in scored if name in result.dimensions
+            ]
+            for name in names
+        },
+        "pass_rate": [(result.case_key, float(result.passed)) for result in scored],
+        "tokens": [(result.case_key, float(result.n_tokens)) for result in results],
+    }
+    return {name: values for name, values in columns.items() if values}
 
 
 def _by_case(values: Sequence[tuple[str, float]]) -> dict[str, list[float]]:

@@ -1,7 +1,7 @@
 """The other side of `python_file`: a process that runs a person's `grade(sample, item)` and nothing of dlm.
 
 Started as a script in an isolated interpreter, it imports the standard library alone. First it shuts itself in: no network
-and its own process numbers where Linux allows a user namespace, an address space of `memory_mb`. Then it reads one JSON line
+and its own process numbers where Linux allows a user namespace, an address space of `memory_mb`, an end with the process that started it. Then it reads one JSON line
 with the file's source, answers `{"ready": true, …}`, and from then on one line in, one line out.
 
 Its answers go through a copy of stdout that the file does not see: what the file prints goes nowhere. A process that the
@@ -35,6 +35,9 @@ def _shut_in(network: bool) -> list[str]:
     if not sys.platform.startswith("linux"):
         return []
     libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(
+        _PR_SET_PDEATHSIG, signal.SIGKILL
+    )  # nobody is left to end an endless loop when dlm itself is killed
     net = 0 if network else _CLONE_NEWNET
     user, group = os.getuid(), os.getgid()
     if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWPID | net) == 0:
@@ -105,6 +108,8 @@ def _answer(grade: Any, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _load(source: str, path: str) -> Any:
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # each thread of a numerical library takes address space
     sys.path.insert(0, os.path.dirname(path))
     space: dict[str, Any] = {
         "__name__": "dlm_grader",

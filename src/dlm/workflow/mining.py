@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,11 +43,10 @@ from dlm.recipe import Choice
 from dlm.review import ApplyReport, apply
 from dlm.store import Home, Run, RunSpec, Store, Version, identify, pair_key
 from dlm.workflow.interrupt import stop_on_signals
+from dlm.workflow.libraries import library_versions
 from dlm.workflow.prompt import BASE, pick_version
 
 __all__ = ["MineOptions", "MinePreview", "MineReport", "MiningView", "dry_run", "mine_pairs"]
-
-_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
 class MiningView(MineView, Protocol):
@@ -324,7 +322,7 @@ def _spec(plan: _Plan, policy: Policy) -> RunSpec:
         data_hash=content_hash(plan.questions, plan.document.header.system_prompt),
         base=plan.spec.name,
         base_fingerprint=policy.fingerprint,
-        libraries=_library_versions(),
+        libraries=library_versions(),
         threads=torch.get_num_threads(),
         seed=plan.options.settings.seed,
         document_sha256=plan.document.sha256,
@@ -379,13 +377,3 @@ def _recorded(store: Store, run: Run) -> Iterator[None]:
             status = "failed" if isinstance(fault, TrainingError) else "interrupted"
             store.runs.finish(run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0])
         raise
-
-
-def _library_versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

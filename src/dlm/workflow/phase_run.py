@@ -168,7 +168,17 @@ class PhaseRun:
             if runs.get(run.id).status == "running":
                 status = "failed" if isinstance(fault, TrainingError) else "interrupted"
                 runs.finish(run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0])
+                if status == "failed":
+                    self._say_what_is_left(run)
             raise
+
+    def _say_what_is_left(self, run: Run) -> None:
+        """A run that failed cannot be resumed, but a checkpoint from before may be worth a version."""
+        left = [one.step for one in self.invocation.store.saved_checkpoints(run.id) if one.is_there]
+        if left and self.phase != "reward":
+            path = str(self.invocation.material.path)
+            shown = shlex.join(["dlm", "checkpoints", path, "--run-id", str(run.id)])
+            self.invocation.view.note(f"checkpoints of step {', '.join(map(str, left))} are kept: {shown}")
 
     def _train(
         self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate | None
@@ -180,6 +190,9 @@ class PhaseRun:
         optimizer = make_optimizer(model, resolved.recipe)
         progress = checkpoints.load_newest(folder, model, optimizer, view.warn)
         store.metrics.drop_after(run.id, progress.step)
+        store.remember_checkpoints(
+            run.id, checkpoints.saved_steps(folder)
+        )  # one may lack its record: killed just then
         threads = Choice(run.threads, "as the run began") if progress.step else loaded.policy.threads
         view.briefing(
             brief(
@@ -206,13 +219,15 @@ class PhaseRun:
             writer.log(result.progress.step, measuring.at_end())
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
         self.invocation.followers.phase_is_over()
+        curves = curve_run(store, run)
+        measuring.judge(curves)  # before the run is complete: nothing goes on with it then
         published = self._publish(run, resolved, loaded, step)
         return measuring.report(
             published,
             promoted=self._is_promoted,
             method=method_of(resolved),
             result=result,
-            curves=curve_run(store, store.runs.get(run.id)),
+            curves=curves,
             view=view,
         )
 
@@ -269,7 +284,7 @@ class PhaseRun:
         """The step that the version is made of: the last one, unless the recipe keeps the best.
 
         A run that the curves stopped with nothing held out has no best step; then it is that of the lowest training loss
-        among the checkpoints that are left.
+        among the checkpoints that are left, or, where the loss says nothing (rft), the last one.
         """
         store, view, last = self.invocation.store, self.invocation.view, result.progress.step
         if not resolved.recipe.keeps_best:
@@ -279,7 +294,8 @@ class PhaseRun:
                 view.note(f"step {result.best_step} scored best on held-out rows: the version is made of it")
             return result.best_step
         losses = store.metrics.read(run.id, ["train_loss"]).get("train_loss")
-        if resolved.recipe.stop_on == "never" or not result.stopped or losses is None:
+        ran_on = resolved.recipe.stop_on == "never" or not result.stopped
+        if ran_on or self.phase == "rft" or losses is None:
             return last
         step = lowest_training_loss(losses, checkpoints.saved_steps(store.checkpoints(run.id))) or last
         if step != last:

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = ["eval"]
 
+_DECIDED = {
+    "nowhere": "by no model: budget, references or grader",
+    "tokens": "token by token",
+    "sequence": "between whole answers",
+    "generation": "while the answer is generated",
+}
+
 
 @click.command("eval")
 @document_argument
@@ -76,6 +83,10 @@ __all__ = ["eval"]
     "--answers", "answers_file", type=click.Path(path_type=Path), metavar="FILE",
     help="Write every answer with its grade as JSON lines.",
 )  # fmt: skip
+@click.option(
+    "--why", is_flag=True,
+    help="Say of each failing dimension where it is decided, from which evidence, and what to try next.",
+)  # fmt: skip
 @click.option("--again", is_flag=True, help="Ask anew although the same was evaluated before.")
 @click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time.")
 @device_option
@@ -95,6 +106,7 @@ def eval(
     allowed_errors: float,
     gold: bool,
     answers_file: Path | None,
+    why: bool,
     again: bool,
     trust: bool,
     device: str,
@@ -135,7 +147,7 @@ def eval(
             reports: list[EvalReport] = []
         else:
             reports = evaluating.evaluate(document, options, view)
-    data: dict[str, Any] = {"ceilings": {}, "unreachable": []}
+    data: dict[str, Any] = {"ceilings": {}, "unreachable": [], "advice": []}
     if gold:
         _print_ceilings(output, found)
         data["ceilings"] = {
@@ -150,6 +162,8 @@ def eval(
             _print_side_by_side(output, reports)
         if answers_file is not None:
             _write_answers(output, document, answers_file, reports)
+        if why:
+            data["advice"] = _advise(output, document, reports)
     output.finish(
         {"document": str(document), **data, "evaluations": [_report_data(report) for report in reports]}
     )
@@ -186,6 +200,34 @@ def _write_answers(output: Output, document: Path, file: Path, reports: Sequence
                 lines.append(json.dumps({**about, **asdict(result)}, ensure_ascii=False))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     output.line(f"{plural(len(lines), 'answer')} written to {file}")
+
+
+def _advise(output: Output, document: Path, reports: Sequence[EvalReport]) -> list[dict[str, Any]]:
+    """Where each failing dimension is decided, for every version that was evaluated."""
+    from dlm.document import load
+    from dlm.workflow.instruments import advise_on_evaluations
+
+    loaded, data = load(document), []
+    names = tuple(dict.fromkeys(report.suite for report in reports))
+    with open_store(output, document) as store:
+        for version in dict.fromkeys(report.version for report in reports):
+            known = None if version == "base" else version
+            found = advise_on_evaluations(store, loaded, document, known, names)
+            output.heading(f"{version}: " + ("where what fails is decided" if found else "nothing fails"))
+            for advice in found:
+                output.line(
+                    f"{advice.suite}.{advice.dimension}  {advice.value:.4f}, the references {advice.ceiling:.4f}"
+                )
+                tool = f"; try {advice.instrument}" if advice.instrument else "; nothing to train"
+                items = {
+                    "decided": f"{_DECIDED[advice.decided]}{tool}",
+                    "evidence": "\n".join(advice.evidence),
+                    "next": advice.next_step,
+                }
+                output.pairs(items)
+                data.append({"version": version, **asdict(advice), "evidence": list(advice.evidence)})
+            output.line()
+    return data
 
 
 def _print_counts(output: Output, summary: Summary) -> None:

@@ -9,8 +9,8 @@ import click
 
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, json_option, typed
-from dlm.cli.project import find_project, open_store
-from dlm.errors import UsageError
+from dlm.cli.project import Project, find_project, open_store
+from dlm.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from dlm.store import Store
@@ -54,17 +54,14 @@ def promote(
     """
     of_checkpoint = _checkpoint_asked(document, version, run_id, step)
     project = find_project(document)
-    gated = project.document if project.declares_gate and not (force and reason) else None
+    gated = project.declares_gate and not (force and reason)
     with open_store(output, document) as store:
         before = store.versions.current_name()
         name, made = _version_of(store, *of_checkpoint) if of_checkpoint else (str(version), False)
         if made:
             output.line(f"{name} is made of step {step} of run {run_id}")
-        if gated is not None:
-            from dlm.workflow.gating import require_pass
-
-            passed = require_pass(store, gated, document, name)
-            reason = reason or f"the gate passed against {passed.baseline}"
+        if gated:
+            reason = f"{reason or 'by hand'}: {_passed(store, project, name)}"
         reason = reason or "by hand"
         after = store.versions.promote(name, reason)
     if before == after.name:
@@ -110,6 +107,22 @@ def _checkpoint_asked(
         found=found,
         next_step=f"{typed('dlm', 'checkpoints', str(document), *which)} lists the checkpoints",
     )
+
+
+def _passed(store: Store, project: Project, version: str) -> str:
+    """What the gate said in favour of a version.
+
+    Raises:
+        GateError: it has not passed, or the document has problems and its gate cannot be read.
+    """
+    from dlm.workflow.gating import require_pass
+
+    if project.document is None:
+        raise GateError(
+            f"the document has problems, so the gate that {version} has to pass cannot be read",
+            next_step=typed("dlm", "check", str(project.path)),
+        )
+    return f"the gate passed against {require_pass(store, project.document, project.path, version).baseline}"
 
 
 def _version_of(store: Store, run_id: int, step: int) -> tuple[str, bool]:

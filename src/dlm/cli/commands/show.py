@@ -226,12 +226,9 @@ def _overview(data: dict[str, Any], path: Path) -> dict[str, str]:
             items["curves"] += f"\n{typed('dlm', 'diagnose', str(path), '--run-id', str(run['id']))} says why"
     if any(run["status"] in ("interrupted", "stopped") for run in data["runs"][-1:]):
         newest = data["runs"][-1]
-        again = (
-            ("preference", "mine", str(path))
-            if newest["kind"] == "mine"
-            else ("train", str(path), "--resume")
-        )
-        same = " with the same options" if newest["kind"] == "mine" else ""
+        words = {"mine": ("preference", "mine", str(path)), "eval": ("eval", str(path))}
+        again = words.get(newest["kind"], ("train", str(path), "--resume"))
+        same = " with the same options" if newest["kind"] in words else ""
         items["next"] = f"{typed('dlm', *again)}{same} goes on with run {newest['id']}"
     return items
 

@@ -1,0 +1,173 @@
+"""Which instrument? Where a behaviour that fails is decided, from what evaluations have shown, and what to try next.
+
+    nowhere      the answer could not be right: token budget, template or grader. Nothing to train
+    tokens       right answers are never sampled, or not even likely when given: show them          sft
+    sequence     right and wrong answers are both sampled, and whole answers tell them apart        preference
+    generation   right answers are likely when given, and sampling strays from them, late or by
+                 ending too soon or too late: the policy's own answers have to be scored            rft
+
+The page this grew from holds that sequence-level methods cannot reach what is decided while an answer is generated. A first
+experiment here found something simpler, which the rules follow: what is never sampled can be reinforced by nobody, and what
+is sampled at times can be by several. So a rule names the first thing to try with its evidence, never a proof.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from dlm.evaluation.summary import Summary
+from dlm.store import EvalResult
+
+__all__ = ["Advice", "Instrument", "SuiteSigns", "advise", "dropped_rows"]
+
+Instrument = Literal["sft", "preference", "rft"]
+Decided = Literal["nowhere", "tokens", "sequence", "generation"]
+FAILING = 0.95  # a mean below this share of what the references reach is worth a remark
+_GRADER_ERRORS = 0.1
+_REACHED = 0.9  # of the ceiling, by the best of a case's answers: the model can do it
+_OFTEN = 0.5  # share of the failing cases where something holds, to speak of a habit
+_LATE = 0.6  # share of dropped rows in the last third; a third of them stands there by chance
+_KNOWN = 0.98  # token accuracy on the references when they are given: nothing left to be shown
+
+
+@dataclass(frozen=True)
+class SuiteSigns:
+    """What evaluations have shown in one suite.
+
+    Attributes:
+        summary, results: of one version. Several answers a case tell whether right ones are sampled at all.
+        ceiling: what the references score under the same budget, by metric.
+        gold_truncated: share of the references that the budget cuts.
+        positions: where dropped rows stood in their table, 0 (first) to 1 (last); see `dropped_rows`.
+        gold_token_accuracy: share of the references' tokens that the version would take itself when the ones before are
+            given, 0–1; None when nobody looked.
+    """
+
+    suite: str
+    summary: Summary
+    results: Sequence[EvalResult]
+    ceiling: Mapping[str, float]
+    gold_truncated: float = 0.0
+    positions: Sequence[float] = ()
+    gold_token_accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """About one failing dimension: where it is decided, from which evidence, and what to try. `instrument` None: nothing to
+    train."""
+
+    suite: str
+    dimension: str
+    value: float
+    ceiling: float
+    decided: Decided
+    instrument: Instrument | None
+    evidence: tuple[str, ...]
+    next_step: str
+
+
+def dropped_rows(rows: Sequence[str], output: str) -> list[float]:
+    """Where the rows stand, 0 (first) to 1 (last), whose line is not in an answer. `rows`: the reference's lines."""
+    there = {line.strip() for line in output.split("\n")}
+    last = max(1, len(rows) - 1)
+    return [place / last for place, row in enumerate(rows) if row.strip() not in there]
+
+
+def advise(signs: SuiteSigns, document: str = "DOCUMENT") -> list[Advice]:
+    """One advice for each dimension that fails, the lowest first; none where everything is near its ceiling."""
+    found = []
+    for name, estimate in signs.summary.means.items():
+        if name in ("score", "pass_rate", "tokens"):
+            continue
+        ceiling = signs.ceiling.get(name, 1.0)
+        if signs.gold_truncated or ceiling < 1.0 or estimate.value < FAILING * ceiling:
+            if estimate.value >= FAILING:
+                continue
+            found.append(_of_dimension(signs, name, estimate.value, ceiling, document))
+    return sorted(found, key=lambda advice: advice.value)
+
+
+def _of_dimension(signs: SuiteSigns, name: str, value: float, ceiling: float, document: str) -> Advice:
+    def advice(
+        decided: Decided, instrument: Instrument | None, evidence: list[str], next_step: str
+    ) -> Advice:
+        return Advice(signs.suite, name, value, ceiling, decided, instrument, tuple(evidence), next_step)
+
+    grader_share = signs.summary.counts.get("grader", 0.0) / max(1, signs.summary.cases)
+    if grader_share > _GRADER_ERRORS:
+        told = f"the grader failed on {grader_share:.0%} of the answers"
+        return advice("nowhere", None, [told], "mend the grader: dlm grader test")
+    if value >= FAILING * ceiling:
+        if signs.gold_truncated:
+            told = f"the budget cuts {signs.gold_truncated:.0%} of the references, and they reach {ceiling:.3f}, no more"
+            return advice("nowhere", None, [told], f"raise evals.{signs.suite}.max_new_tokens")
+        told = f"the references themselves reach {ceiling:.3f}, uncut"
+        return advice("nowhere", None, [told], "mend the references or the grader: dlm grader test")
+    return _of_model(signs, name, ceiling, advice, document)
+
+
+def _of_model(
+    signs: SuiteSigns,
+    name: str,
+    ceiling: float,
+    advice: Callable[[Decided, Instrument | None, list[str], str], Advice],
+    document: str,
+) -> Advice:
+    """The references can do it and the version does not."""
+    groups = signs.summary.per_case[name]
+    failing = {key: values for key, values in groups.items() if min(values) < FAILING * ceiling}
+    best = sum(max(values) >= _REACHED * ceiling for values in failing.values()) / max(1, len(failing))
+    several = any(len(values) > 1 for values in failing.values())
+    evidence: list[str] = []
+    cut = _share_of(signs.results, set(failing), "truncated")
+    if cut >= _OFTEN and not signs.gold_truncated:
+        evidence.append(
+            f"{cut:.0%} of the failing answers run into a budget that their references fit: they do not end"
+        )
+    around = _share_of(signs.results, set(failing), "text_around_table")
+    if around >= _OFTEN and name == "format_validity":
+        evidence.append(f"{around:.0%} of the failing answers have text around the table: a habit of form")
+        return advice("tokens", "sft", evidence, _train(document, "sft"))
+    known = signs.gold_token_accuracy
+    if known is not None:
+        evidence.append(
+            f"given the reference's tokens so far, it takes the next one in {known:.1%} of the cases"
+        )
+    late = _late(signs.positions)
+    if late is not None and name == "data_preservation":
+        evidence.append(f"{late:.0%} of the dropped rows stand in the last third of their table")
+    if several:
+        evidence.append(f"in {best:.0%} of the failing cases the best of its answers is right")
+    if several and best < 1 - _OFTEN and not (known is not None and known >= _KNOWN):
+        evidence.append("what is hardly ever sampled can be reinforced by no reward and mined by no judge")
+        return advice("tokens", "sft", evidence, _train(document, "sft"))
+    strays = cut >= _OFTEN or (late is not None and late >= _LATE and name == "data_preservation")
+    if strays or (known is not None and known >= _KNOWN):
+        return advice("generation", "rft", evidence, _train(document, "rft", signs.suite))
+    if several:
+        return advice(
+            "sequence",
+            "preference",
+            evidence,
+            f"dlm preference mine {shlex.quote(document)} --judge grader:…",
+        )
+    evidence.append("one greedy answer a case does not tell whether right ones are sampled")
+    ask = shlex.join(["dlm", "eval", document, "--suite", signs.suite, "--repeats", "8"])
+    return advice("tokens", "sft", evidence, f"{ask}, then ask again")
+
+
+def _share_of(results: Sequence[EvalResult], cases: set[str], flag: str) -> float:
+    asked = [result for result in results if result.case_key in cases]
+    return sum(flag in result.flags for result in asked) / len(asked) if asked else 0.0
+
+
+def _late(positions: Sequence[float]) -> float | None:
+    return sum(place > 2 / 3 for place in positions) / len(positions) if positions else None
+
+
+def _train(document: str, phase: str, suite: str = "") -> str:
+    return shlex.join(["dlm", "train", document, "--phase", phase, *(("--suite", suite) if suite else ())])

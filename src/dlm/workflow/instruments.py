@@ -1,0 +1,64 @@
+"""What a document's evaluations say about where its failures are decided. No torch: it reads what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlm.document import Document
+from dlm.evaluation import Suite, read_suite, suite_names, summarise
+from dlm.evaluation.instrument import Advice, SuiteSigns, advise, dropped_rows
+from dlm.store import EvalResult, Run, Store
+from dlm.workflow.gating import CEILING
+
+__all__ = ["advise_on_evaluations"]
+
+
+def advise_on_evaluations(
+    store: Store, document: Document, path: Path, version: str | None, suites: Sequence[str] = ()
+) -> list[Advice]:
+    """Advice on every failing dimension of a version's evaluations: of each suite the one with the most answers a case, the
+    newest of these. `version` None: the base.
+
+    Raises:
+        UsageError: a suite that cannot be read.
+    """
+    found: list[Advice] = []
+    for name in suites or suite_names(document):
+        suite = read_suite(document, path.parent, name)
+        runs = [run for run in store.runs.list() if _is_of(run, suite, version)]
+        if runs:
+            run = max(runs, key=lambda run: (int(run.recipe["repeats"]), run.id))
+            found += advise(_signs(store, suite, run), str(path))
+    return found
+
+
+def _is_of(run: Run, suite: Suite, version: str | None) -> bool:
+    same = all(run.recipe.get(key) == value for key, value in suite.identity.items())
+    return run.kind == "eval" and run.status == "complete" and run.parent_version == version and same
+
+
+def _signs(store: Store, suite: Suite, run: Run) -> SuiteSigns:
+    results = store.evaluations.results(run.id)
+    events = store.runs.events(run.id, CEILING)
+    gold: Mapping[str, Any] = events[-1].data if events else {"means": {}, "cases": 1, "reachable": 1}
+    return SuiteSigns(
+        suite=suite.name,
+        summary=summarise(results),
+        results=results,
+        ceiling=gold["means"],
+        gold_truncated=1 - gold["reachable"] / gold["cases"],
+        positions=_positions(suite, results) if suite.grader.text.startswith("spreadsheet:") else (),
+    )
+
+
+def _positions(suite: Suite, results: Sequence[EvalResult]) -> list[float]:
+    """Where rows are missing, in answers that were neither cut nor unreadable."""
+    gold = {case.key: (case.reference or "").split("\n")[1:] for case in suite.cases}
+    return [
+        place
+        for result in results
+        if result.error is None and "truncated" not in result.flags
+        for place in dropped_rows(gold.get(result.case_key, []), result.output)
+    ]

@@ -1,0 +1,88 @@
+"""SIGKILL at random moments of `dlm eval`, gone on with: the answers and grades of one that was never killed."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from command_line import Cli
+from dlm.store import EvalResult, Home
+
+pytestmark = [pytest.mark.torch, pytest.mark.process, pytest.mark.slow]
+DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+KILLS = 50
+DOCUMENT = f"""---
+dlm_id: {DLM_ID}
+base_model: pocket
+evals:
+  tables:
+    task: spreadsheet
+    n: 24
+  graded:
+    task: spreadsheet
+    split: stress_heldout
+    n: 4
+    grader: python:rubric.py
+---
+"""
+RUBRIC = """
+def grade(sample, item):
+    gold = item["reference"].split("\\n")
+    return sum(row in gold for row in sample["output_text"].split("\\n")) / (len(gold) + 9)
+"""
+
+
+def _eval(seed: int) -> tuple[str, ...]:
+    return ("eval", "tables.dlm", "--repeats", "8", "--seed", str(seed), "--trust")
+
+
+def _results(cli: Cli) -> list[tuple[str, tuple[EvalResult, ...]]]:
+    with Home.open(cli.home).store(DLM_ID) as store:
+        return [
+            (run.status, store.evaluations.results(run.id)) for run in store.runs.list() if run.kind == "eval"
+        ]
+
+
+def _make(root: Path) -> Cli:
+    (root / "work").mkdir(parents=True)
+    cli = Cli(root / "home", root / "work")
+    (cli.folder / "tables.dlm").write_text(DOCUMENT, encoding="utf-8")
+    (cli.folder / "rubric.py").write_text(RUBRIC, encoding="utf-8")
+    return cli
+
+
+def _kill(cli: Cli, seed: int, delay_s: float) -> bool:
+    """Start an evaluation and kill it; whether it still ran."""
+    process = cli.start(*_eval(seed))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=delay_s)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode in (-signal.SIGKILL, 0), errors
+    return process.returncode != 0
+
+
+def test_fifty_kills_lose_no_case_and_grade_none_twice(tmp_path: Path) -> None:
+    moments, killed, seed = random.Random(6), 0, 0
+    while killed < KILLS:
+        seed += 1
+        doomed, whole = _make(tmp_path / f"doomed{seed}"), _make(tmp_path / f"whole{seed}")
+        whole.run(*_eval(seed))
+        expected = _results(whole)
+        assert [(status, len(results)) for status, results in expected] == [
+            ("complete", 192),
+            ("complete", 32),
+        ]
+        before = 0
+        for _ in range(7):
+            killed += _kill(doomed, seed, moments.uniform(1.0, 8.0))
+            there = sum(len(results) for _, results in _results(doomed))
+            assert there >= before  # what was recorded stays
+            before = there
+        doomed.run(*_eval(seed))
+        assert _results(doomed) == expected
