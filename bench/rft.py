@@ -1,11 +1,11 @@
 """GRPO steps of this core against TRL's GRPOTrainer: the same base, prompts, group size, budget, adapter and reward.
 
-The sides run as processes that take their steps in turns (`turns.py`). With `--fixed` nobody may stop early and every
+The sides run as processes that take their steps in turns (`turns.py`). In cells of fixed lengths nobody may stop early and every
 answer has exactly the budget's tokens, so that both sides sample and learn the same lengths; otherwise each side's answers
 end where the model ends them, which is what a run does, and lengths differ by chance alone.
 
     python bench/rft.py                 every cell that has no result yet
-    python bench/rft.py --task facts    one task's cells
+    python bench/rft.py --task facts --lengths free --beta 0        those of one kind
     python bench/rft.py --table         what `bench/results/rft.json` says
 """
 
@@ -29,6 +29,8 @@ from training import commit, store
 
 WARM_UP = 1
 PATH = RESULTS / "rft.json"
+VARIANTS = ("dlm", "trl_torch")
+OTHERS = ("trl_onednn", "trl_default")  # TRL's other settings, to see that none is faster
 TASKS = {"facts": 96, "sheets": 224}  # task → token budget of an answer
 
 
@@ -41,12 +43,6 @@ class Cell:
     beta: float
     group_size: int = 8
     prompts: int = 8
-
-    @property
-    def variants(self) -> tuple[str, ...]:
-        """The sides; TRL's own defaults in one cell, to see what they cost."""
-        default = ("trl_default",) if self == CELLS[0] else ()
-        return ("dlm", "trl_torch", "trl_onednn", *default)
 
 
 CELLS = [Cell(task, fixed, beta) for task in TASKS for fixed in (True, False) for beta in (0.0, 0.04)]
@@ -61,7 +57,7 @@ def questions(task: str, count: int) -> list[str]:
     return [case.prompt for case in spreadsheet.generate(5, count, (10, 14))]
 
 
-def measure(cell: Cell, steps: int, threads: int) -> dict[str, Any]:
+def measure(cell: Cell, variants: Sequence[str], steps: int, threads: int) -> dict[str, Any]:
     """Run one cell; what every side measured, step by step."""
     total = WARM_UP + steps
     texts = questions(cell.task, total * cell.prompts)
@@ -83,7 +79,7 @@ def measure(cell: Cell, steps: int, threads: int) -> dict[str, Any]:
                 "learning_rate": 1e-6,  # the policy stays, and with it the lengths of its answers
             },
         )
-        for variant in cell.variants
+        for variant in variants
     ]
     taken = take_turns(sides, total, count_last=False)
     ids = {json.dumps(side.facts.pop("prompt_ids")) for side in sides}
@@ -150,8 +146,11 @@ def stored() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--task", choices=TASKS)
+    parser.add_argument("--lengths", choices=("fixed", "free"))
+    parser.add_argument("--beta", type=float)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--all-settings", action="store_true", help="TRL's other settings, too")
     parser.add_argument("--again", action="store_true", help="measure cells that have a result, too")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -160,8 +159,14 @@ def main() -> None:
         known = [tuple(cell[name] for name in key) for cell in stored()]
         for cell in CELLS:
             is_known = tuple(asdict(cell).values()) in known
-            if (options.task in (None, cell.task)) and (options.again or not is_known):
-                record = measure(cell, options.steps, options.threads)
+            is_meant = (
+                options.task in (None, cell.task)
+                and options.lengths in (None, "fixed" if cell.fixed else "free")
+                and options.beta in (None, cell.beta)
+            )
+            if is_meant and (options.again or not is_known):
+                variants = (*VARIANTS, *OTHERS) if options.all_settings else VARIANTS
+                record = measure(cell, variants, options.steps, options.threads)
                 store(PATH, record, key)
                 print_table(rows_of([record]))
     print_table(rows_of(stored()))

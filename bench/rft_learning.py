@@ -180,8 +180,8 @@ def stored() -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--table", action="store_true")
     parser.add_argument("--dry", action="store_true", help="print, and keep nothing")
     options = parser.parse_args()

@@ -203,3 +203,37 @@ def test_the_demo_tells_its_story(dlm: Dlm) -> None:
         answer["exact"] for answer in data["before"]
     )
     assert "dlm init demo/again.dlm --template release-notes" in dlm("demo").stdout
+
+
+@pytest.mark.big
+def test_train_with_a_grader_tells_of_rewards(dlm: Dlm, document: Path) -> None:
+    things = ("a memo", "release notes", "minutes", "a report", "an error message", "a changelog")
+    lines = [{"prompt": f"How should {thing} number {i} read?"} for thing in things for i in range(4)]
+    Path("prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    args = ("train", str(document), "--phase", "rft", "--prompts", "prompts.jsonl", "--device", "cpu")
+    args = (*args, "--grader", "length:1-12 words", "--set", "val_fraction=0.2", "--set", "rft.steps=2")
+    args = (
+        *args,
+        "--set",
+        "rft.prompts_per_step=2",
+        "--set",
+        "rft.group_size=3",
+        "--set",
+        "rft.max_new_tokens=24",
+    )
+    shown = dlm(*args)
+    assert "run 1: rft phase (grpo) from the base" in shown.stderr
+    assert "2 of 2 prompts × 3 answers" in shown.stderr
+    assert "mean reward of held-out prompts" in shown.stderr
+    assert "v0001 is current: run 1 (rft, grpo), 2 steps" in shown.stdout
+    assert "  reward " in shown.stdout
+    assert "held-out prompts\n" in shown.stdout
+    (run,) = validate(dlm.json(*args))["runs"]
+    assert (run["phase"], run["method"], run["parent"]) == ("rft", "grpo", "v0001")
+    assert run["reward"]["before"]["n"] == run["after"]["valid_answers"]
+    listed = validate(dlm.json("show", str(document)))
+    assert [one["kind"] for one in listed["runs"]] == ["rft", "rft"]
+    assert listed["runs"][-1]["full_valid_mean_reward"] == run["after"]["full_valid_mean_reward"]
+    assert "reward" in dlm("show", str(document)).stdout
+    assert "train_mean_reward" in dlm("metrics", str(document)).stdout
+    validate(dlm.json("metrics", str(document), "--run-id", "2"))

@@ -325,3 +325,14 @@ def test_what_cannot_be_reached_within_the_budget_is_said(base: Path) -> None:
     prepared, _, _ = prepared_rft(base, max_new_tokens=3, recipe=Recipe(layout="plain"))
     assert any("longer than 3 tokens" in note for note in prepared.preflight.notes)
     assert math.isclose(prepared.plan.epoch_at(4), 4 / prepared.plan.steps_per_epoch)
+
+
+def test_an_answer_ends_where_a_row_may(base: Path) -> None:
+    """`sequence_len` holds for prompt and answer together."""
+    prepared, _, model = prepared_rft(
+        base, recipe=RECIPE.model_copy(update={"sequence_len": 64}), max_new_tokens=200
+    )
+    found = rounds_of(prepared).round(model, prepared.train[:3], 1, watched=False)
+    assert found.values["train_truncated_count"] > 0
+    assert all(len(row.prompt) + max(map(len, row.branches)) <= 64 for row in found.rows)
+    assert any("leave less room than that within 64 tokens" in note for note in prepared.preflight.notes)

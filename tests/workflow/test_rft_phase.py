@@ -90,7 +90,7 @@ def test_a_stopped_run_goes_on_with_its_prompts_and_grader(make_document: Make, 
     with pytest.raises(InterruptedRunError):
         go(document, Watching("rft", stop_at))
     prompts_file(document.parent, start=200)
-    with pytest.raises(UsageError, match=r"the prompts, or what is known of their answers, .* changed"):
+    with pytest.raises(UsageError, match=r"the prompts, what is known of their answers, .* changed"):
         go(document, resume=True, knobs={})
 
 

@@ -27,6 +27,9 @@ _TOLD = {  # measures of what is held out that are worth a line, by the names pe
     "full_valid_pairs": "  of held-out pairs",
     "full_valid_rewards/margins": "  margin",
     "full_valid_loss": "validation loss",
+    "full_valid_mean_reward": "held-out reward",
+    "valid_answers": "  of held-out prompts",
+    "valid_completion_tokens_mean": "  tokens of an answer",
     "sft_valid_loss": "held-out questions' loss",
     "probe_loss": "probe loss",
 }

@@ -126,17 +126,22 @@ def split_prompts(
     prompts: Sequence[Prompt], fraction: float, most: int
 ) -> tuple[list[Prompt], list[Prompt], str]:
     """(train, validation, reason); at most `most` prompts are held out, the same ones whatever stands around them."""
-    train, held_out, reason = hold_out(prompts, lambda one: one.key, fraction, "prompts", "text")
+    train, held_out, reason = hold_out(prompts, _text_key, fraction, "prompts", "text")
     if len(held_out) <= most:
         return train, held_out, reason
-    kept = sorted({one.key for one in held_out})[:most]
-    back = [one for one in held_out if one.key not in kept]
-    few = [one for one in held_out if one.key in kept]
+    kept = sorted({_text_key(one) for one in held_out})[:most]
+    back = [one for one in held_out if _text_key(one) not in kept]
+    few = [one for one in held_out if _text_key(one) in kept]
     return (
         [*train, *back],
         few,
         f"{len(few)} of {len(prompts)} prompts held out by their text (validation_prompts)",
     )
+
+
+def _text_key(prompt: Prompt) -> str:
+    """64 hex digits over the text alone: whatever is known of its answer, a prompt stands on one side."""
+    return hashlib.sha256(prompt.text.encode()).hexdigest()
 
 
 def encode_prompts(prompts: Sequence[Prompt], chat: _ChatLike, limit: int) -> EncodedPrompts:

@@ -97,7 +97,7 @@ def prepare_rft(
     settled = settle(expected, policy, model, recipe, stored)
     settled = replace(settled, planned=_plan(len(train.examples), settled, recipe, knobs, stored))
     rollouts = Rollouts(
-        policy,
+        replace(policy, context_length=limit.tokens.value),  # an answer ends where a row may
         grader,
         knobs,
         settled.layout,

@@ -80,7 +80,8 @@ def hash_of_data(phase: Phase, material: Material) -> str:
         return data_hash(material.rows)
     if phase == "rft":
         rewards = material.rewards
-        return hashlib.sha256(f"{rewards.grader.text}\n{prompts_hash(rewards.prompts)}".encode()).hexdigest()
+        stated = (rewards.grader.text, rewards.pass_threshold, rewards.budget and rewards.budget.value)
+        return hashlib.sha256(f"{stated}\n{prompts_hash(rewards.prompts)}".encode()).hexdigest()
     if phase == "preference" or not material.scalars:
         return pairs_hash(material.pairs)
     scored = [(one.prompt, one.response, one.score) for one in material.scalars]

@@ -287,7 +287,7 @@ class PhaseRun:
         """The step that the version is made of: the last one, unless the recipe keeps the best.
 
         A run that the curves stopped with nothing held out has no best step; then it is that of the lowest training loss
-        among the checkpoints that are left.
+        among the checkpoints that are left, or, where the loss says nothing (rft), the last one.
         """
         store, view, last = self.invocation.store, self.invocation.view, result.progress.step
         if not resolved.recipe.keeps_best:
@@ -297,7 +297,8 @@ class PhaseRun:
                 view.note(f"step {result.best_step} scored best on held-out rows: the version is made of it")
             return result.best_step
         losses = store.metrics.read(run.id, ["train_loss"]).get("train_loss")
-        if resolved.recipe.stop_on == "never" or not result.stopped or losses is None:
+        ran_on = resolved.recipe.stop_on == "never" or not result.stopped
+        if ran_on or self.phase == "rft" or losses is None:
             return last
         step = lowest_training_loss(losses, checkpoints.saved_steps(store.checkpoints(run.id))) or last
         if step != last:

@@ -38,7 +38,7 @@ _WHAT = {
     "sft": "the rows",
     "preference": "the pairs",
     "reward": "the pairs",
-    "rft": "the prompts, or what is known of their answers,",
+    "rft": "the prompts, what is known of their answers, the grader or its budget",
 }
 
 
