@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.grading import Grade, GradeItem, make_grader
@@ -14,6 +14,7 @@ from dlm.grading.tables import facts_of
 from dlm.tasks.sheets import SpreadsheetCase
 from dlm.tasks.spreadsheet import case_at, drop_rows
 
+SOME = settings(max_examples=min(settings.default.max_examples, 300))  # one takes milliseconds: whole tables
 PUBLISHED, STRICT = (make_grader(f"spreadsheet:{mode}", folder=Path()) for mode in ("published", "strict"))
 TWELVE = case_at(7, 0, (12, 12), "published")
 PERFECT = dict.fromkeys((dimension.name for dimension in STRICT.dimensions), 1.0)
@@ -140,6 +141,7 @@ def test_three_known_holes(hole):
         assert {"rows_dropped", "rows_surplus"} <= set(closed.flags)
 
 
+@SOME
 @given(cases)
 def test_gold_is_perfect_in_both(case):
     for grader in (PUBLISHED, STRICT):
@@ -149,6 +151,7 @@ def test_gold_is_perfect_in_both(case):
     assert dict(_grade(STRICT, case, case.gold).dimensions) == PERFECT
 
 
+@SOME
 @given(cases, st.data())
 def test_dropping_rows(case, data):
     body = _body(case)
@@ -162,6 +165,7 @@ def test_dropping_rows(case, data):
     assert _moved(_grade(PUBLISHED, case, output)) == {"data_preservation"}
 
 
+@SOME
 @given(cases, st.data())
 def test_a_better_answer_never_scores_less(case, data):
     body = _body(case)
@@ -174,6 +178,7 @@ def test_a_better_answer_never_scores_less(case, data):
     assert worse.score < better.score
 
 
+@SOME
 @given(cases, st.data())
 def test_permuting_rows(case, data):
     body = _body(case)
@@ -187,6 +192,7 @@ def test_permuting_rows(case, data):
     assert _grade(PUBLISHED, case, _table(case, [body[at] for at in order])).score == 1.0
 
 
+@SOME
 @given(cases, st.data())
 def test_duplicating_and_fabricating_rows(case, data):
     body = _body(case)
@@ -199,6 +205,7 @@ def test_duplicating_and_fabricating_rows(case, data):
         assert (grade.passed, grade.flags) == (False, ("rows_surplus",))
 
 
+@SOME
 @given(cases, st.data())
 def test_changing_a_unit(case, data):
     at = data.draw(st.integers(0, len(case.rows) - 1))
@@ -215,6 +222,7 @@ def test_changing_a_unit(case, data):
     assert (grade.passed, grade.flags) == (False, ("units_wrong",))
 
 
+@SOME
 @given(cases, st.data())
 def test_other_text_of_a_row_is_part_of_what_it_is(case, data):
     if not case.columns.values:
@@ -227,6 +235,7 @@ def test_other_text_of_a_row_is_part_of_what_it_is(case, data):
     assert _moved(_grade(STRICT, case, _table(case, body))) == {"data_preservation", "row_precision"}
 
 
+@SOME
 @given(
     cases,
     st.sampled_from(["```\n{}\n```", "```csv\n{}\n```", "Here is the table:\n{}", "{}\nI hope this helps."]),
@@ -237,6 +246,7 @@ def test_fences_and_prose_are_format_errors(case, form):
     assert (grade.passed, grade.flags) == (False, ("text_around_table",))
 
 
+@SOME
 @given(cases)
 def test_the_header_moves_completeness_alone(case):
     wrong = "\n".join((",".join(["zzz", *case.header[1:]]), *_body(case)))
@@ -253,6 +263,7 @@ def test_a_column_too_many_and_columns_in_another_order():
     assert _moved(_grade(STRICT, TWELVE, turned)) == {"completeness"}
 
 
+@SOME
 @given(cases, st.data())
 def test_a_cut_is_no_dropped_row(case, data):
     cut = data.draw(st.integers(0, len(case.gold) - 1))
@@ -284,6 +295,7 @@ def test_the_messy_table_given_back_scores_under_half_in_strict_alone():
     assert _grade(PUBLISHED, TWELVE, TWELVE.prompt.partition("\n\n")[2]).score >= 0.5
 
 
+@SOME
 @given(cases, st.text(), st.booleans())
 def test_any_text_can_be_graded(case, text, truncated):
     for grader in (PUBLISHED, STRICT):
@@ -311,6 +323,7 @@ def test_a_case_without_a_gold_table_is_the_graders_error(item):
         assert grader.grade([item])[0].error == "grader"
 
 
+@SOME
 @given(cases)
 def test_the_rejected_answers_of_the_pairs_look_like_reward_hacking(case):
     published, strict = (_grade(grader, case, drop_rows(case)) for grader in (PUBLISHED, STRICT))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.errors import DlmError
@@ -14,6 +14,7 @@ from dlm.tasks.draw import Draw
 from dlm.tasks.sheets import SpreadsheetCase, match_rows
 from dlm.tasks.spreadsheet import SPLITS, case_at, clean_header, drop_rows, generate, messy_money, of_split
 
+SOME = settings(max_examples=min(settings.default.max_examples, 300))
 cases = st.builds(
     case_at, st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from([(3, 3), (8, 12), (5, 30)])
 )
@@ -188,6 +189,7 @@ def _cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.split(",")]
 
 
+@SOME
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans())
 def test_a_published_table_says_what_its_gold_says(seed, index, stress):
     case = case_at(seed, index, None, "published", stress=stress)
@@ -218,6 +220,7 @@ def _published_thousands(cell: str) -> int:
     return int(cell.removeprefix("$").removesuffix("K"))
 
 
+@SOME
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.sampled_from(spreadsheet.PROFILES))
 def test_the_rejected_answer_lost_30_to_70_percent_of_its_rows(seed, index, profile):
     case = case_at(seed, index, None, profile)

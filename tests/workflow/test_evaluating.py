@@ -18,6 +18,7 @@ from dlm.workflow import evaluation_run
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
+from dlm.workflow.instruments import advise_on_evaluations
 from dlm.workflow.train import TrainOptions, train
 from killed_evaluation import MOMENTS, evaluate_and_die
 
@@ -188,6 +189,35 @@ def test_probes_are_a_suite(make_document: Make) -> None:
         "text_similarity:fuzzy_match",
         256,
     )
+
+
+def test_candidates_are_the_checkpoints_that_the_curves_propose(make_document: Make) -> None:
+    rows = "".join(f"### Q\nWhat is number {n}?\n### A\nIt is {n * 7}.\n" for n in range(24))
+    document = make_document(body=f"::instruction::\n{rows}", header=EVALS)
+    _write_cases(document, CASES)
+    with pytest.raises(UsageError, match="no run has trained"):
+        _evaluate(document, candidates=True)
+    knobs = {"max_steps": 9, "save_every_steps": 3, "eval_every_steps": 3, "keep_last": 3}
+    train(document, TrainOptions(phase="sft", knobs=knobs, device="cpu"), _TrainView())  # type: ignore[arg-type]
+    view = View()
+    base, *proposed = _evaluate(document, view, candidates=True, versions=("base",))
+    assert base.version == "base"
+    assert proposed
+    with _opened(document) as store:
+        for report in proposed:
+            version = store.versions.get(report.version)
+            assert any(f"{version.name} is step {version.step} of run" in note for note in view.notes)
+        assert store.versions.current_name() == "v0001"
+
+
+def test_advice_needs_an_evaluation(document: Path) -> None:
+    none = pytest.raises(UsageError, match="has not been evaluated")
+    with Home.open().store(load(document).header.dlm_id) as store, none:
+        advise_on_evaluations(store, load(document), document, None)
+    _evaluate(document, repeats=2)
+    with _opened(document) as store:
+        [advice] = advise_on_evaluations(store, load(document), document, None)
+    assert (advice.dimension, advice.suite) == ("text_similarity", "words")
 
 
 # --- gates -------------------------------------------------------------------------------------------------------

@@ -155,7 +155,7 @@ class Consents:
             raise ConsentError(
                 f"the command that {named_by} names was not allowed; nothing was run",
                 found=shown,
-                next_step="name another judge, for example: --judge sway",
+                next_step="name one that runs nothing of the document's: --judge sway, or a grader that dlm grader list shows",
             )
         self.remember(command, named_by)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dlm.document import Document
+from dlm.errors import UsageError
 from dlm.evaluation import Suite, read_suite, suite_names, summarise
 from dlm.evaluation.instrument import Advice, SuiteSigns, advise, dropped_rows
 from dlm.store import EvalResult, Run, Store
-from dlm.workflow.gating import CEILING
+from dlm.workflow.gating import BASE, CEILING
 
 __all__ = ["advise_on_evaluations"]
 
@@ -22,15 +24,22 @@ def advise_on_evaluations(
     newest of these. `version` None: the base.
 
     Raises:
-        UsageError: a suite that cannot be read.
+        UsageError: a suite that cannot be read, or none was evaluated.
     """
     found: list[Advice] = []
+    evaluated = False
     for name in suites or suite_names(document):
         suite = read_suite(document, path.parent, name)
         runs = [run for run in store.runs.list() if _is_of(run, suite, version)]
         if runs:
+            evaluated = True
             run = max(runs, key=lambda run: (int(run.recipe["repeats"]), run.id))
             found += advise(_signs(store, suite, run), str(path))
+    if not evaluated:
+        raise UsageError(
+            f"{version or BASE} has not been evaluated on the document's suites as they are now",
+            next_step=shlex.join(["dlm", "eval", str(path), "--version", version or BASE, "--repeats", "8"]),
+        )
     return found
 
 

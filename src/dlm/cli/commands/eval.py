@@ -13,6 +13,7 @@ import click
 from dlm.cli.consent import require_consent
 from dlm.cli.evaluation_view import EvaluationProgress
 from dlm.cli.extras import require_training
+from dlm.cli.instrument_report import print_advice
 from dlm.cli.options import FiniteNumber, device_option, document_argument
 from dlm.cli.output import Output, json_option, plural, waiting
 from dlm.cli.project import find_project, open_store
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
     from dlm.workflow.evaluating import EvalReport
 
 __all__ = ["eval"]
-
-_DECIDED = {
-    "nowhere": "by no model: budget, references or grader",
-    "tokens": "token by token",
-    "sequence": "between whole answers",
-    "generation": "while the answer is generated",
-}
 
 
 @click.command("eval")
@@ -163,7 +157,8 @@ def eval(
         if answers_file is not None:
             _write_answers(output, document, answers_file, reports)
         if why:
-            data["advice"] = _advise(output, document, reports)
+            asked = tuple(dict.fromkeys(report.version for report in reports))
+            data["advice"] = print_advice(output, document, asked, tuple(report.suite for report in reports))
     output.finish(
         {"document": str(document), **data, "evaluations": [_report_data(report) for report in reports]}
     )
@@ -200,34 +195,6 @@ def _write_answers(output: Output, document: Path, file: Path, reports: Sequence
                 lines.append(json.dumps({**about, **asdict(result)}, ensure_ascii=False))
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     output.line(f"{plural(len(lines), 'answer')} written to {file}")
-
-
-def _advise(output: Output, document: Path, reports: Sequence[EvalReport]) -> list[dict[str, Any]]:
-    """Where each failing dimension is decided, for every version that was evaluated."""
-    from dlm.document import load
-    from dlm.workflow.instruments import advise_on_evaluations
-
-    loaded, data = load(document), []
-    names = tuple(dict.fromkeys(report.suite for report in reports))
-    with open_store(output, document) as store:
-        for version in dict.fromkeys(report.version for report in reports):
-            known = None if version == "base" else version
-            found = advise_on_evaluations(store, loaded, document, known, names)
-            output.heading(f"{version}: " + ("where what fails is decided" if found else "nothing fails"))
-            for advice in found:
-                output.line(
-                    f"{advice.suite}.{advice.dimension}  {advice.value:.4f}, the references {advice.ceiling:.4f}"
-                )
-                tool = f"; try {advice.instrument}" if advice.instrument else "; nothing to train"
-                items = {
-                    "decided": f"{_DECIDED[advice.decided]}{tool}",
-                    "evidence": "\n".join(advice.evidence),
-                    "next": advice.next_step,
-                }
-                output.pairs(items)
-                data.append({"version": version, **asdict(advice), "evidence": list(advice.evidence)})
-            output.line()
-    return data
 
 
 def _print_counts(output: Output, summary: Summary) -> None:
