@@ -56,6 +56,22 @@ const KEYS = {
   "_": () => vote("rejected", -1),
 };
 
+let asking = 0; // requests of decisions that have not been answered
+const waiting = []; // keys pressed meanwhile: they are meant for what stands there after the answer
+
+function press(key) {
+  const act = KEYS[key];
+  const button = act ? null : buttonOf(key === "Escape" ? "cancel" : key);
+  if (act) act();
+  else button?.click();
+  return Boolean(act || button);
+}
+
+function answered() {
+  asking = Math.max(0, asking - 1);
+  while (!asking && waiting.length) press(waiting.shift());
+}
+
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select");
   if (typing) {
@@ -67,12 +83,10 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const act = KEYS[event.key];
-  const button = act ? null : buttonOf(event.key === "Escape" ? "cancel" : event.key);
-  if (!act && !button) return;
-  event.preventDefault();
-  if (act) act();
-  else button.click();
+  if (asking && event.key.length === 1) {
+    waiting.push(event.key);
+    event.preventDefault();
+  } else if (press(event.key)) event.preventDefault();
 });
 
 // The button for details opens and closes them.
@@ -89,6 +103,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   }
   const card = button.closest?.(".signal");
   const key = button.dataset?.key;
+  if (card && ["a", "r", "u", "e"].includes(key)) asking += 1;
   if (card && (key === "a" || key === "r")) {
     decided.push(card.dataset.signal);
     moveOn = Number(card.dataset.signal);
@@ -122,3 +137,9 @@ document.addEventListener("htmx:responseError", () => {
   if (moveOn) decided.pop();
   moveOn = 0;
 });
+// Keys that waited are pressed once the answer's buttons work, or once there is none.
+for (const name of ["htmx:afterSettle", "htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
+  document.addEventListener(name, (event) => {
+    if (["a", "r", "u", "e"].includes(event.detail.requestConfig?.elt?.dataset?.key)) setTimeout(answered);
+  });
+}

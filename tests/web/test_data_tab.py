@@ -1,0 +1,291 @@
+"""The RL DATA tab in a real browser, against a real server: counts, review by keyboard, apply as previewed, votes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.docs import page_data
+
+from command_line import Cli
+from dlm.document import load
+from dlm.store import Home, SignalFilter, Store, count_signals
+from mined_pairs import TEXTS, mine
+from recorded_runs import DLM_ID, HOSTILE, recorded_document
+from web_server import Served, accessible, serving, wait_until, watched
+
+TABS = ("preference", "reward", "dpo", "orpo")
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """`notes.dlm` with the page's own data, imported; nothing was trained or mined for it."""
+    root = tmp_path_factory.mktemp("filled")
+    cli = Cli(root / "home", root / "work")
+    cli.folder.mkdir()
+    (cli.folder / "notes.dlm").write_text(recorded_document(), encoding="utf-8")
+    lines = "".join(json.dumps(line) + "\n" for line in page_data.lines())
+    (cli.folder / "data.jsonl").write_text(lines, encoding="utf-8")
+    cli.run("import", "notes.dlm", "data.jsonl")
+    return cli
+
+
+@pytest.fixture(scope="module")
+def server(filled: Cli) -> Iterator[Served]:
+    with serving(filled, "notes.dlm") as opened:
+        yield opened
+
+
+@pytest.fixture
+def mined(cli: Cli) -> Cli:
+    """A document with three mined pairs that wait for review, and one whose texts would like to be markup."""
+    path = cli.folder / "notes.dlm"
+    path.write_text(recorded_document(), encoding="utf-8")
+    with Home.open(cli.home).store(DLM_ID) as store:
+        mine(store, path, texts=(*TEXTS, (HOSTILE, f"{HOSTILE} better", f"</li></ol><h1>{HOSTILE}</h1>")))
+    return cli
+
+
+def store_of(cli: Cli) -> Store:
+    found = Home.open(cli.home).find(DLM_ID)
+    assert found is not None
+    return found
+
+
+def counts(cli: Cli) -> dict[str, int]:
+    with store_of(cli) as store:
+        return {tab: count_signals(store.signals.index, SignalFilter(tab)) for tab in TABS}
+
+
+def shown_counts(page: Any) -> dict[str, int]:
+    links = page.get_by_role("navigation", name="Kinds of data").get_by_role("link")
+    texts = [text.split() for text in links.all_inner_texts()]
+    return {name.lower(): int(number.replace(",", "")) for name, number in texts}
+
+
+def focused(page: Any) -> str:
+    """The prompt of the card that has the focus."""
+    return str(page.evaluate("document.activeElement.querySelector('h2')?.textContent ?? ''"))
+
+
+def test_counts_are_the_store_s_and_a_page_s_data_is_shown(filled: Cli, server: Served, page: Any) -> None:
+    with watched(page, server.base):
+        page.goto(server.url)
+        page.get_by_role("link", name="RL DATA").click()
+        assert shown_counts(page) == counts(filled) == dict(zip(TABS, (163, 76, 3, 40), strict=True))
+        page.goto(f"{server.base}/data?order=oldest")
+        card = page.get_by_role("listitem", name="Research best practices for reducing latency in REST APIs.")
+        chosen = card.get_by_role("group", name="Chosen answer", exact=True)
+        rejected = card.get_by_role("group", name="Rejected answer", exact=True)
+        assert "8.9" in chosen.inner_text()
+        assert "# Best practices for reducing latency in REST APIs" in chosen.inner_text()
+        assert "5.4" in rejected.inner_text()
+        assert chosen.bounding_box()["x"] < rejected.bounding_box()["x"]
+        assert card.get_by_text("topic drift", exact=True).is_visible()
+        card.get_by_role("button", name="Differences and origin").click()
+        assert "fits another question better" in card.get_by_text("takes up").inner_text()
+        assert card.get_by_text("run 1 (preference dpo); run 2 (preference orpo)").is_visible()
+        for tab, address in (
+            ("training", "/training?run=1"),
+            ("reward", "/data?tab=reward"),
+            ("orpo", "/data?tab=orpo"),
+        ):
+            page.goto(server.base + address)
+            assert page.get_by_role("heading").count() > 1, tab
+
+
+def test_search_and_filters_narrow_the_list_and_stand_in_the_address(
+    filled: Cli, server: Served, page: Any
+) -> None:
+    with store_of(filled) as store:
+        found = count_signals(store.signals.index, SignalFilter(search="latency rest"))
+    page.goto(server.url)
+    with watched(page, server.base):
+        page.goto(f"{server.base}/data")
+        page.keyboard.press("/")
+        page.keyboard.type("latency rest")
+        summary = page.locator("#summary")
+        wait_until(lambda: summary.inner_text().endswith(f"of {found} signals"))
+        wait_until(lambda: "search=latency+rest" in page.evaluate("location.href"))
+        page.get_by_label("Flag").select_option("topic_drift")
+        wait_until(lambda: "flag=topic_drift" in page.evaluate("location.href"))
+        before = summary.inner_text()
+        page.reload()
+        assert page.locator("#summary").inner_text() == before
+        assert page.get_by_label("Flag").input_value() == "topic_drift"
+        page.goto(f"{server.base}/data?tab=preference&page=9")
+        assert page.locator("#summary").inner_text() == "161–163 of 163 signals"
+        page.goto(f"{server.base}/data?search=nothing+like+this")
+        assert page.get_by_text("No signal fits this filter.").is_visible()
+        page.goto(f"{server.base}/data?tab=preference")
+        page.get_by_text("What the surface of these pairs gives away").click()
+        page.get_by_role("link", name="21 pairs").wait_for()
+
+
+def test_a_list_is_exported_as_the_command_writes_it(filled: Cli, server: Served, page: Any) -> None:
+    page.goto(server.url)
+    page.goto(f"{server.base}/data?tab=preference&search=latency&flag=topic_drift")
+    with page.expect_download() as download:
+        page.get_by_role("link", name="dlm JSONL").click()
+    options = (
+        "--tab",
+        "preference",
+        "--search",
+        "latency",
+        "--flag",
+        "topic_drift",
+        "--to",
+        "here.jsonl",
+        "--force",
+    )
+    filled.run("export-data", "notes.dlm", *options)
+    there = Path(download.value.path()).read_text(encoding="utf-8").splitlines()
+    here = (filled.folder / "here.jsonl").read_text(encoding="utf-8").splitlines()
+    assert sorted(there) == sorted(here) != []
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV").click()
+    assert download.value.suggested_filename == "preference-csv.csv"
+
+
+def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli, page: Any) -> None:
+    path = mined.folder / "notes.dlm"
+    before = path.read_text(encoding="utf-8")
+    with serving(mined, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        page.keyboard.press("j")
+        assert focused(page) == TEXTS[0][0]
+        for key in "arua":  # faster than any answer: the second decision was a slip, and is undone
+            page.keyboard.press(key)
+        wait_until(lambda: focused(page) == TEXTS[2][0])
+        page.keyboard.press("e")
+        page.get_by_role("textbox", name="Chosen").fill("On the shelf.\nNot behind it.")
+        page.keyboard.press("Control+Enter")
+        wait_until(lambda: focused(page) == TEXTS[2][0])
+        with store_of(mined) as store:
+            assert [pair.status for pair in store.mining.pairs()] == [
+                "accepted",
+                "accepted",
+                "staged",
+                "staged",
+            ]
+            assert store.mining.pair(3).chosen == "On the shelf.\nNot behind it."
+        wait_until(lambda: page.get_by_role("link", name="Apply 2 accepted pairs").is_visible())
+        page.keyboard.press("p")
+        change = page.get_by_role("region", name="Change of the document")
+        lines = change.evaluate(
+            "box => [...box.children].map(line => [...line.children].map(part => part.innerText))"
+        )
+        shown = [parts[-1] for parts in lines if "+" in parts]
+        assert path.read_text(encoding="utf-8") == before
+        assert accessible(page) == []
+        page.keyboard.press("y")
+        page.get_by_role("heading", name="2 pairs written").wait_for()
+        after = path.read_text(encoding="utf-8")
+        assert after.startswith(before)
+        added = after.removeprefix(before)
+        assert [line for line in added.splitlines() if line] == [line for line in shown if line]
+        triples = [triple for section in load(path).sections for triple in section.triples]
+        assert [(one.prompt, one.chosen, one.rejected) for one in triples] == list(TEXTS[:2])
+        page.goto(f"{server.base}/data?standing=document")
+        assert page.locator("#summary").inner_text() == "1–2 of 2 signals"
+
+
+def test_a_document_saved_since_the_preview_is_left_alone(mined: Cli, page: Any) -> None:
+    path = mined.folder / "notes.dlm"
+    with serving(mined, "notes.dlm") as server:
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        page.keyboard.press("a")
+        page.get_by_role("link", name="Apply 1 accepted pair").click()
+        edited = path.read_text(encoding="utf-8") + "\nA line of my own.\n"
+        path.write_text(edited, encoding="utf-8")
+        page.get_by_role("button", name="Write into the document").click()
+        wait_until(lambda: "changed since this preview" in page.locator("#toasts").inner_text())
+        assert path.read_text(encoding="utf-8") == edited
+        # another process decides about a pair that this page still shows as waiting
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        mined.run("preference", "reject", "notes.dlm", "2")
+        page.get_by_role("listitem", name=TEXTS[1][0]).get_by_role("button", name="Accept").click()
+        wait_until(lambda: "decided about it meanwhile" in page.locator("#toasts").inner_text())
+
+
+def test_a_vote_appears_in_reward(mined: Cli, page: Any) -> None:
+    with serving(mined, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?order=oldest")
+        page.keyboard.press("j")
+        page.keyboard.press("+")
+        card = page.get_by_role("listitem", name=TEXTS[0][0])
+        good = card.get_by_role("group", name="Chosen answer", exact=True).get_by_role(
+            "button", name="Good answer"
+        )
+        wait_until(lambda: good.get_attribute("aria-pressed") == "true")
+        card.get_by_role("group", name="Rejected answer", exact=True).get_by_role(
+            "button", name="Bad answer"
+        ).click()
+        wait_until(lambda: shown_counts(page)["reward"] == 2)
+        assert counts(mined)["reward"] == 2
+        good.click()  # taken back
+        wait_until(lambda: shown_counts(page)["reward"] == 1)
+        page.get_by_role("link", name="REWARD").click()
+        (left,) = page.get_by_role("list", name="Signals").get_by_role("listitem").all()
+        assert TEXTS[0][2] in left.inner_text()
+        assert "-1" in left.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_of_the_tab_is_accessible(filled: Cli, server: Served, browser: Any, scheme: Any) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(server.url)
+    for address in ("", "?tab=reward", "?tab=dpo", "?tab=orpo", "?search=nothing+like+this"):
+        page.goto(f"{server.base}/data{address}")
+        if address == "?tab=dpo":
+            page.get_by_role("button", name="Differences and origin").first.click()
+            page.get_by_role("heading", name="Word by word").wait_for()
+        assert accessible(page) == [], address
+    page.goto(f"{server.base}/data/apply")
+    assert page.get_by_role("heading", name="Nothing to apply").is_visible()
+    assert accessible(page) == []
+    context.close()
+
+
+def test_texts_of_models_are_text(mined: Cli, browser: Any) -> None:
+    phone = browser.new_context(viewport={"width": 390, "height": 800})
+    page = phone.new_page()
+    with serving(mined, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data")
+        text = page.get_by_role("group", name="Chosen answer", exact=True).first.inner_text()
+        assert "<script>" in text
+        assert "\\x1b[31mred" in text
+        assert "\\u202eturned" in text
+        page.get_by_role("button", name="Differences and origin").first.click()
+        page.get_by_role("heading", name="Word by word").wait_for()
+        page.get_by_role("button", name="Edit").first.click()
+        assert HOSTILE in page.get_by_role("textbox", name="Chosen").input_value()
+        assert accessible(page) == []
+        assert page.title().endswith("dlm")
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    phone.close()
+
+
+def test_before_there_is_a_store_the_document_s_pairs_are_there(cli: Cli, page: Any) -> None:
+    pair = "\n::preference::\n### Prompt\nWho?\n### Chosen\nEverybody.\n### Rejected\nNobody.\n"
+    (cli.folder / "notes.dlm").write_text(recorded_document() + pair, encoding="utf-8")
+    with serving(cli, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data")
+        assert shown_counts(page)["preference"] == 1
+        assert Home.open(cli.home).find(DLM_ID) is None
+        for tab in TABS[1:]:
+            page.goto(f"{server.base}/data?tab={tab}")
+            assert page.get_by_text(" yet.").first.is_visible()
+        page.goto(f"{server.base}/data")
+        page.get_by_role("button", name="Good answer").first.click()
+        wait_until(lambda: (Home.open(cli.home).find(DLM_ID)) is not None)
+        wait_until(lambda: counts(cli)["reward"] == 1)
