@@ -75,6 +75,8 @@ bench: install-dev  ## benchmarks; results land in bench/results
 	$(BIN)/python bench/startup.py
 	$(BIN)/python bench/document.py
 	$(BIN)/python bench/store.py
+	$(BIN)/python bench/diagnose_scale.py
+	$(BIN)/python bench/diagnosis.py
 	$(BIN)/python bench/threads.py
 	$(BIN)/python bench/web.py
 	$(BIN)/python bench/training.py --size tiny --ratio 2
@@ -87,8 +89,9 @@ pocket: install-dev  ## make the embedded base anew (≤ 90 minutes on two cores
 	$(BIN)/python -m tools.pocket.train
 	$(BIN)/python -m tools.pocket.measure
 
-docs: install-dev  ## regenerate the command-line reference
+docs: install-dev  ## regenerate the command-line reference and the tables of docs/curves.md
 	$(BIN)/python tools/docs/cli_reference.py
+	$(BIN)/python tools/docs/curve_rules.py
 
 clean:  ## remove the environment and caches; stores and documents stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

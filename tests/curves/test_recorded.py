@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tools.curves.runs import COLUMNS, DLM_ID, RUNS, MadeRun, train_run
 
-from dlm.curves import diagnose, read_curves, select
+from dlm.curves import diagnose, findings_so_far, read_curves, select
 from dlm.store import Home, RunSpec
 from dlm.workflow.run_curves import curve_run
 
@@ -51,6 +51,12 @@ def test_a_recorded_run_is_diagnosed_rightly(made: MadeRun) -> None:
     assert found[0] == CHIEF[made.name], found
     assert set(made.expected) <= set(found)
     assert not NEVER[made.name] & set(found)
+
+
+@pytest.mark.parametrize("made", RUNS, ids=lambda made: made.name)
+def test_what_is_found_of_a_run_still_going_is_what_a_diagnosis_finds(made: MadeRun) -> None:
+    run = read_curves(RECORDED / f"{made.name}.jsonl")
+    assert findings_so_far(run) == diagnose(run, running=True).findings
 
 
 def test_of_the_run_that_over_fits_the_checkpoint_before_it_is_kept() -> None:

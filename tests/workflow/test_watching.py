@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 import dlm.workflow.watching
-from dlm.curves import Diagnosis, Finding, Series, Verdict
+from dlm.curves import Finding, Series
 from dlm.errors import InterruptedRunError
 from dlm.store import Home, RunEvent, Store
 from dlm.workflow.train import RunReport, TrainOptions, train
@@ -82,12 +82,11 @@ def looks(monkeypatch: pytest.MonkeyPatch, findings: Iterable[Finding] = ()) -> 
     """Replace the rules; returns the list of last steps they were asked at."""
     asked: list[int] = []
 
-    def diagnose(run: Any, *, running: bool) -> Diagnosis:
-        assert running
+    def rules(run: Any) -> tuple[Finding, ...]:
         asked.append(run.last_step)
-        return Diagnosis(Verdict("healthy", ""), tuple(findings), running=True)
+        return tuple(findings)
 
-    monkeypatch.setattr(dlm.workflow.watching, "diagnose", diagnose)
+    monkeypatch.setattr(dlm.workflow.watching, "findings_so_far", rules)
     return asked
 
 

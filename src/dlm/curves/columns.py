@@ -31,8 +31,6 @@ _DOCUMENTED = frozenset(
         "rewards/chosen",
         "rewards/rejected",
         "rewards/ties",
-        "train_nll_loss",
-        "nll_loss",
         "log_odds_ratio",
         "log_odds_chosen",
         "val_pref_ties",

@@ -48,6 +48,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         "valid_rewards/accuracies",
         "full_valid_rewards/accuracies",
     ),
+    "chosen_nll": ("train_nll_loss", "nll_loss"),
     "margin": ("rewards/margins", "reward_margin"),
     "held_out_margin": ("valid_rewards/margins", "full_valid_rewards/margins", "eval_rewards/margins"),
     "chosen_logps": ("logps/chosen",),
@@ -100,7 +101,8 @@ class CurveRun:
     """One run, read from a store or a file.
 
     Series have strictly increasing steps and at least one point; their arrays are read-only. `method` is as the
-    source writes it, in lower case ("dpo", "orpo", "sft", ""). `kind_reason` says why `kind` was taken.
+    source writes it, in lower case ("dpo", "orpo", "sft", ""). "dpo" is its sigmoid loss, which starts at ln 2; another of
+    its losses is written behind it ("dpo/ipo"), and is not held to that. `kind_reason` says why `kind` was taken.
 
     `stated` holds single figures that the source claims beside its curves, under the field's names where they have
     one: `final_loss`, `final_token_accuracy`, `steps`, `planned_steps`, `num_epochs`, `best_metric`, …

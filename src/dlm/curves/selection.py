@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dlm.curves.run import Checkpoint, CurveRun
-from dlm.curves.trend import Curve, course_of, noise_of, smoothed
+from dlm.curves.trend import Curve, lowest, smoothed
 from dlm.curves.view import View, number
 
 __all__ = ["Candidate", "Role", "Selection", "select"]
@@ -113,16 +113,15 @@ def _by_loss(view: View) -> Selection:
     valid = view.curve("valid_loss")
     if valid is None:
         return _last(view, "no validation loss tells checkpoints apart: the last one")
-    noise = noise_of(valid.values)
-    course = course_of(valid, noise)
-    best = int(np.argmin(course))  # the first of equals
+    noise = valid.noise
+    best, value = lowest(valid, noise)
     step = int(valid.steps[best])
     how = (
         ", smoothed over its neighbours because single validations are noisy"
-        if course is not valid.values
+        if value != valid.values[best]
         else ""
     )
-    reason = f"{valid.name} is lowest at {view.where(step)}: {number(float(course[best]))}{how}"
+    reason = f"{valid.name} is lowest at {view.where(step)}: {number(value)}{how}"
     full = view.run.series.get("full_valid_loss")
     if full is not None and full.name != valid.name and np.isfinite(full.values).any():
         other = int(full.steps[int(np.nanargmin(np.where(np.isfinite(full.values), full.values, np.nan)))])
@@ -213,8 +212,8 @@ def _by_reward(view: View) -> Selection:
     if reward is None:
         return _last(view, "no reward tells checkpoints apart: the last one")
     role: Role = "peak validation reward" if valid is not None else "peak training reward"
-    noise = noise_of(reward.values)
-    course = smoothed(reward.values, target=0.02, noise=noise)
+    noise = reward.noise
+    course = smoothed(reward, target=0.02, noise=noise)
     top = float(course.max())
     window = max(1, min(len(reward), 3))
     equal = np.flatnonzero(course >= top - max(_EQUAL_REWARD, noise / math.sqrt(window)))
@@ -222,10 +221,8 @@ def _by_reward(view: View) -> Selection:
     peak = int(np.argmax(course))
     reason = f"{reward.name} peaks at {number(top)}"
     if tokens is not None and len(equal) > 1:
-        lengths = [
-            _at(Curve(tokens.name, tokens.steps, smoothed(tokens.values)), int(reward.steps[i]))
-            for i in equal
-        ]
+        course_of_lengths = Curve(tokens.name, tokens.steps, smoothed(tokens))
+        lengths = [_at(course_of_lengths, int(reward.steps[i])) for i in equal]
         order = [
             i
             for i, value in zip(equal, lengths, strict=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dlm.curves.trend import Curve, blocks, noise_of
+from dlm.curves.trend import Curve, blocks
 
 __all__ = ["Settled", "settle"]
 
@@ -51,7 +51,7 @@ def settle(curves: Sequence[Curve], first: float, last: float) -> Settled | None
     Without noise in it, the first curve is taken at its word: its first and its last value.
     """
     lead = curves[0]
-    if noise_of(lead.values) == 0.0 or len(lead) < 4 or last <= first:
+    if lead.noise == 0.0 or len(lead) < 4 or last <= first:
         start, end = float(lead.values[0]), float(lead.values[-1])
         return Settled((end - start) / abs(start), 0.0, start, end) if start else None
     data = [_prepared(curve, first, last) for curve in curves if len(curve) >= 3]
@@ -73,6 +73,8 @@ def settle(curves: Sequence[Curve], first: float, last: float) -> Settled | None
     if not changes or ends[0][0] == 0:
         return None
     total = sum(weights)
+    if not 0 < total < math.inf:
+        return None  # every point lies at one place: there is no course
     change = sum(one * weight for one, weight in zip(changes, weights, strict=True)) / total
     return Settled(change, math.sqrt(scale / total), *ends[0])
 
@@ -81,9 +83,13 @@ def _prepared(curve: Curve, first: float, last: float) -> tuple[Values, Values, 
     """Times on [0, 1], medians of neighbours, and the error of one of them."""
     x, y = blocks(curve)
     each = len(curve) / len(x)
-    spread = noise_of(curve.values)
+    spread = curve.noise
     error = spread * (_MEDIAN if each >= 3 else 1.0) / math.sqrt(each)
-    return (x - first) / (last - first), y, max(error, 1e-4 * float(np.median(np.abs(y))), _LEAST)
+    return (
+        np.clip((x - first) / (last - first), 0.0, 1.0),
+        y,
+        max(error, 1e-4 * float(np.median(np.abs(y))), _LEAST),
+    )
 
 
 def _fit(t: Values, y: Values, error: float, pace: float) -> tuple[float, float, float, float]:

@@ -97,7 +97,9 @@ class Thresholds(BaseModel):
     )
     # Preferences
     ln2_tolerance: float = Field(
-        default=0.05, gt=0, description="distance of DPO's first loss from ln 2 = .6931"
+        default=0.05,
+        gt=0,
+        description="distance of DPO's first loss from ln 2 = .6931, or of its first margin from 0",
     )
     saturated_accuracy: float = Field(
         default=0.95, gt=0.5, le=1, description="training accuracy that is saturated"
@@ -106,7 +108,7 @@ class Thresholds(BaseModel):
         default=0.15, gt=0, lt=1, description="share of the run in which saturating counts as at once"
     )
     held_out_gain: float = Field(
-        default=0.05, gt=0, lt=0.5, description="gain of the held-out accuracy that must be passed to count"
+        default=0.05, gt=0, lt=0.5, description="held-out accuracy above .5 that must be reached to count"
     )
     chosen_fall: float = Field(
         default=0.08,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ __all__ = [
     "Slope",
     "blocks",
     "end_level",
+    "lowest",
     "noise_of",
     "smoothed",
     "start_level",
@@ -48,6 +50,16 @@ class Curve:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @cached_property
+    def noise(self) -> float:
+        """`noise_of` the values."""
+        return noise_of(self.values)
+
+    @cached_property
+    def size(self) -> float:
+        """The median of the values, without its sign: what errors are measured against."""
+        return abs(float(np.median(self.values)))
 
     def within(self, first: float, last: float) -> Curve:
         """The points of steps above `first` up to and with `last`."""
@@ -93,36 +105,34 @@ def noise_of(values: Values) -> float:
     return float(_NORMAL * np.median(bends))
 
 
-def _needed(values: Values, noise: float, target: float, share: float) -> int:
+def _needed(curve: Curve, noise: float, target: float, share: float) -> int:
     """How many points bring the error under `target` of the level, at most `share` of the curve."""
-    level = abs(float(np.median(values)))
     if noise == 0.0:
         return 1
-    most = max(1, int(share * len(values)))
-    if level == 0.0:
+    most = max(1, int(share * len(curve)))
+    if curve.size == 0.0:
         return most
-    return int(np.clip(math.ceil((noise / (target * level)) ** 2), 1, most))
+    return max(1, min(math.ceil(min(noise / (target * curve.size), 1e6) ** 2), most))
 
 
 def end_level(
     curve: Curve, *, target: float = 0.03, share: float = 0.25, noise: float | None = None
 ) -> Level:
     """Where the curve ends: its last value, or what a line through the last points says there."""
-    return _edge(curve.steps, curve.values, target, share, noise, at=-1)
+    return _edge(curve, target, share, noise, at=-1)
 
 
 def start_level(
     curve: Curve, *, target: float = 0.03, share: float = 0.10, noise: float | None = None
 ) -> Level:
     """Where the curve begins: its first value, or what a line through the first points says there."""
-    return _edge(curve.steps, curve.values, target, share, noise, at=0)
+    return _edge(curve, target, share, noise, at=0)
 
 
-def _edge(
-    steps: NDArray[np.int64], values: Values, target: float, share: float, noise: float | None, at: int
-) -> Level:
-    spread = noise_of(values) if noise is None else noise
-    count = _needed(values, spread, target, share)
+def _edge(curve: Curve, target: float, share: float, noise: float | None, at: int) -> Level:
+    steps, values = curve.steps, curve.values
+    spread = curve.noise if noise is None else noise
+    count = _needed(curve, spread, target, share)
     part = slice(len(values) - count, None) if at else slice(None, count)
     x, y = steps[part].astype(float), values[part]
     first, last = int(steps[part][0]), int(steps[part][-1])
@@ -139,8 +149,8 @@ def trailing(curve: Curve, at: NDArray[np.int64], *, target: float = 0.03) -> tu
 
     The mean of as many points up to the step as the noise asks for, but of none that belongs to the step before.
     """
-    noise = noise_of(curve.values)
-    most = _needed(curve.values, noise, target, 1.0)
+    noise = curve.noise
+    most = _needed(curve, noise, target, 1.0)
     high = np.searchsorted(curve.steps, at, side="right")
     low = np.maximum(np.concatenate(([0], high[:-1])), high - most)
     low = np.where(low == high, high - 1, low)  # nothing new since the step before: the last point there is
@@ -158,22 +168,22 @@ def mean_level(curve: Curve) -> Level:
     """The mean of all points with outliers cut to the 5th and 95th percentile."""
     low, high = np.quantile(curve.values, (0.05, 0.95))
     held = np.clip(curve.values, low, high)
-    error = max(noise_of(curve.values), float(held.std())) / math.sqrt(len(curve))
+    error = max(curve.noise, float(held.std())) / math.sqrt(len(curve))
     return Level(float(held.mean()), error, int(curve.steps[0]), int(curve.steps[-1]), len(curve))
 
 
 def smoothed(
-    values: Values, *, target: float = 0.03, share: float = 0.35, degree: int = 1, noise: float | None = None
+    curve: Curve, *, target: float = 0.03, share: float = 0.35, degree: int = 1, noise: float | None = None
 ) -> Values:
     """The curve as local polynomials (Savitzky and Golay 1964) through as many points as its noise asks for.
 
     Degree 1 is the centred mean, and at the edges a line that keeps a falling curve's end where it is; degree 2 also
     keeps a minimum where it is. The curve itself, the same array, where it has no noise.
     """
-    spread = noise_of(values) if noise is None else noise
+    values, spread = curve.values, curve.noise if noise is None else noise
     if not spread or len(values) < degree + 3:
         return values
-    needed = _needed(values, spread, target, share)
+    needed = _needed(curve, spread, target, share)
     count = min(max(needed, degree + 2), _WIDEST, len(values))
     x = np.linspace(-1, 1, count)
     powers = np.vander(x, degree + 1)
@@ -187,6 +197,13 @@ def smoothed(
     return np.concatenate((head, course, tail))
 
 
+@lru_cache(maxsize=256)
+def _hat(count: int, degree: int) -> Values:
+    """(count, count): row k evaluates the fit of a window at its k-th point."""
+    powers = np.vander(np.linspace(-1, 1, count), degree + 1)
+    return np.asarray(powers @ np.linalg.pinv(powers))
+
+
 def course_of(curve: Curve, noise: float | None = None) -> Values:
     """A validation curve without its noise, for finding its minimum; the curve itself where it has none.
 
@@ -194,18 +211,33 @@ def course_of(curve: Curve, noise: float | None = None) -> Values:
     (measured on simulated runs, docs/curves.md). A curve that swings by more than `SWINGS` is left as it is: held-out
     rows that stay the same do not swing, the model does.
     """
-    spread = noise_of(curve.values) if noise is None else noise
+    spread = curve.noise if noise is None else noise
     if not spread or swing_of(curve) >= SWINGS:
         return curve.values
-    line = smoothed(curve.values, target=_FINE, share=0.35, noise=spread)
-    parabola = smoothed(curve.values, target=_FINE, share=0.5, degree=2, noise=spread)
+    line = smoothed(curve, target=_FINE, share=0.35, noise=spread)
+    parabola = smoothed(curve, target=_FINE, share=0.5, degree=2, noise=spread)
     return np.asarray((line + parabola) / 2)
+
+
+def lowest(curve: Curve, noise: float) -> tuple[int, float]:
+    """Where a curve is lowest, the first of equals, and how low: by its course, among points that are not high themselves.
+
+    A point that lies three times the noise above the lowest one is not the minimum, whatever its neighbours make of it.
+    What comes after the last candidate is cut off before the course is drawn: it would run over a sudden climb like a
+    cushion over an edge, and move the minimum away from it.
+    """
+    near = curve.values <= curve.values.min() + 3 * noise
+    count = len(near) - int(np.argmax(near[::-1]))
+    part = Curve(curve.name, curve.steps[:count], curve.values[:count])
+    course = course_of(part, noise)
+    index = int(np.argmin(np.where(near[:count], course, np.inf)))
+    return index, float(course[index])
 
 
 def swing_of(curve: Curve) -> float:
     """The spread of a curve around its course, as a share of its level; 0 without noise or with fewer than six points."""
     level = float(np.median(np.abs(curve.values))) if len(curve) else 0.0
-    if len(curve) < 6 or level == 0 or noise_of(curve.values) == 0:
+    if len(curve) < 6 or level == 0 or curve.noise == 0:
         return 0.0
     bends = np.abs(np.diff(curve.values, 2)) / math.sqrt(6)
     kept = np.sort(bends)[: max(4, int(0.9 * len(bends)))]  # a single outlier is no swing

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlm.curves.findings import Evidence, Severity
 from dlm.curves.run import CurveRun
@@ -17,6 +18,7 @@ from dlm.curves.trend import Curve, Level
 __all__ = ["QUIET", "Fires", "Outcome", "Quiet", "View", "Waits", "at_levels", "at_steps", "number"]
 
 _MOST_SHOWN = 12
+_BIGGEST, _SMALLEST = 1e60, 1e-60
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,13 @@ class View:
             self._curves[role] = None
             if series is not None:
                 good = np.isfinite(series.values)
-                if good.all():
-                    self._curves[role] = Curve(series.name, series.steps, series.values)
-                elif good.any():
-                    self._curves[role] = Curve(series.name, series.steps[good], series.values[good])
+                if good.any():
+                    steps, values = (
+                        (series.steps, series.values)
+                        if good.all()
+                        else (series.steps[good], series.values[good])
+                    )
+                    self._curves[role] = Curve(series.name, steps, _bounded(values))
         return self._curves[role]
 
     @cached_property
@@ -75,7 +80,7 @@ class View:
         curve = self.curve("train_loss") or self.curve("train_reward")
         if curve is not None:
             return int(curve.steps[0])
-        return min((int(one.steps[0]) for one in self.run.series.values()), default=0)
+        return min((int(one.steps[0]) for one in self.run.series.values() if len(one)), default=0)
 
     @cached_property
     def end(self) -> int | None:
@@ -88,6 +93,15 @@ class View:
         """A step in words, with its epoch where that is known."""
         epoch = self.run.epoch_at(step)
         return f"step {step}" if epoch is None else f"step {step} (epoch {epoch:.2g})"
+
+
+def _bounded(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same array, or, with values that no loss has, one whose squares and ratios stay within floating point."""
+    size = np.abs(values)
+    if size.max() <= _BIGGEST and not ((size < _SMALLEST) & (size > 0)).any():
+        return values
+    held = np.clip(values, -_BIGGEST, _BIGGEST)
+    return np.where(size < _SMALLEST, 0.0, held)
 
 
 def number(value: float) -> str:

@@ -84,6 +84,10 @@ class Measuring:
             final["probe_exact_match"] = sum(answer.exact for answer in self.answers) / len(self.answers)
         return final
 
+    def judge(self, curves: CurveRun) -> None:
+        """Record the verdict of the rules, so that looking at many runs need not judge each of them anew."""
+        self._record_once("diagnosis", verdict_data(diagnose(curves), select(curves)))
+
     def report(
         self,
         made: Version,
@@ -94,13 +98,9 @@ class Measuring:
         curves: CurveRun,
         view: TrainView,
     ) -> RunReport:
-        """What the run leaves behind; a warning where supervised rows lost much.
-
-        The verdict of the rules is recorded, so that looking at many runs need not judge each of them anew.
-        """
+        """What the run leaves behind; a warning where supervised rows lost much."""
         self._warn_of_lost_facts(view)
-        series, diagnosis, selection = curves.series, diagnose(curves), select(curves)
-        self._record_once("diagnosis", verdict_data(diagnosis, selection))
+        series = curves.series
         probes = zip(
             self.start_answers, self.answers, strict=False
         )  # none of the start, where it was not kept
@@ -121,8 +121,8 @@ class Measuring:
             probes=[ProbePair(before, after) for before, after in probes],
             skipped=len(self._loaded.prepared.preflight.skipped),
             curves=curves,
-            diagnosis=diagnosis,
-            selection=selection,
+            diagnosis=diagnose(curves),
+            selection=select(curves),
         )
 
     def _answer(self, *, of_base: bool) -> list[ProbeAnswer]:

@@ -164,7 +164,17 @@ class PhaseRun:
             if runs.get(run.id).status == "running":
                 status = "failed" if isinstance(fault, TrainingError) else "interrupted"
                 runs.finish(run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0])
+                if status == "failed":
+                    self._say_what_is_left(run)
             raise
+
+    def _say_what_is_left(self, run: Run) -> None:
+        """A run that failed cannot be resumed, but a checkpoint from before may be worth a version."""
+        left = [one.step for one in self.invocation.store.saved_checkpoints(run.id) if one.is_there]
+        if left and self.phase != "reward":
+            path = str(self.invocation.material.path)
+            shown = shlex.join(["dlm", "checkpoints", path, "--run-id", str(run.id)])
+            self.invocation.view.note(f"checkpoints of step {', '.join(map(str, left))} are kept: {shown}")
 
     def _train(self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate) -> RunReport:
         store, material, view = self.invocation.store, self.invocation.material, self.invocation.view
@@ -203,13 +213,15 @@ class PhaseRun:
             writer.log(result.progress.step, measuring.at_end())
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
         self.invocation.followers.phase_is_over()
+        curves = curve_run(store, run)
+        measuring.judge(curves)  # before the run is complete: nothing goes on with it then
         published = self._publish(run, resolved, loaded, step)
         return measuring.report(
             published,
             promoted=self._is_promoted,
             method=method_of(resolved),
             result=result,
-            curves=curve_run(store, store.runs.get(run.id)),
+            curves=curves,
             view=view,
         )
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from dlm.curves import ROLES, CurveRun, Finding, Series, diagnose, unit_of
+from dlm.curves import ROLES, CurveRun, Finding, Series, findings_so_far, unit_of
 from dlm.store import RunEvent
 from dlm.workflow.run_curves import curve_run_of
 
@@ -110,7 +110,7 @@ class CurveWatch:
 
     def _look(self) -> list[Finding]:
         new = []
-        for finding in diagnose(self.curves(), running=True).findings:
+        for finding in findings_so_far(self.curves()):
             rank = _RANK[finding.severity]
             if rank >= self._stops_at and not self.reason:
                 self.reason = f"{finding.severity}: {finding.title}"

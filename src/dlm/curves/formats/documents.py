@@ -12,7 +12,7 @@ import numpy as np
 
 from dlm.curves.assembly import Points, RawRun, as_number, as_step
 from dlm.curves.columns import canonical, clean_name
-from dlm.curves.formats.records import Gathered, facts_of, flat, step_of
+from dlm.curves.formats.records import Gathered, as_value, facts_of, flat, step_of
 from dlm.curves.run import Checkpoint
 from dlm.errors import CurveFileError
 
@@ -204,8 +204,8 @@ def _own(data: Mapping[str, Any], where: str) -> RawRun:
             raise CurveFileError(
                 "a step is no whole number", where=f"{where}: {clean_name(name)}", expected="0, 1, 2, …"
             )
-        # JSON has no NaN: dlm writes null for one
-        numbers = [np.nan if (number := as_number(value)) is None else number for value in values]
+        # JSON has no NaN: dlm writes it and the infinities as texts, others write null
+        numbers = [np.nan if (number := as_value(value)) is None else number for value in values]
         raw.columns[canonical(clean_name(name)) or "?"] = Points(
             np.array(whole, np.int64), np.array(numbers, float)
         )

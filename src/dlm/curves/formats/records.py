@@ -11,7 +11,7 @@ import numpy as np
 from dlm.curves.assembly import Points, RawRun, as_number
 from dlm.curves.columns import TIMES, canonical, clean_name, is_step
 
-__all__ = ["Gathered", "facts_of", "flat", "step_of"]
+__all__ = ["Gathered", "as_value", "facts_of", "flat", "step_of"]
 
 _DEEPEST = 8  # levels of nested objects; deeper ones are no metrics
 
@@ -33,7 +33,7 @@ class Gathered:
             name = self._names.get(raw_name)
             if name is None:
                 name = self._names[raw_name] = canonical(clean_name(raw_name)) or "?"
-            number = _value(value)
+            number = as_value(value)
             if number is None:
                 self._texts[name] = None
                 continue
@@ -92,7 +92,7 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _value(value: object) -> float | None:
+def as_value(value: object) -> float | None:
     """A number, or a text that JSON writers put for one it cannot hold (NaN, Infinity)."""
     number = as_number(value)
     if number is None and isinstance(value, str) and len(value) <= 24:

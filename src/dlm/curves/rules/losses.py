@@ -9,7 +9,7 @@ import numpy as np
 from dlm.curves.findings import Evidence
 from dlm.curves.settling import Settled, settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, end_level, noise_of, smoothed, start_level, swing_of
+from dlm.curves.trend import Curve, end_level, smoothed, start_level, swing_of
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -62,7 +62,7 @@ def train_loss_barely_falls(view: View, t: Thresholds) -> Outcome:
     course = _course(view)
     if course is None or course.start <= t.near_zero:
         return QUIET  # there was nothing to fall from
-    if abs(course.change) >= max(t.least_fall, 2 * course.error):
+    if abs(course.change) >= max(t.least_fall, 2.5 * course.error):
         return QUIET  # it fell, or it rose, which is divergence
     if max(course.error, abs(course.change)) > 2 * t.least_fall:
         fall = f"it fell by {-course.change:.0%} ± {course.error:.0%}"
@@ -88,7 +88,7 @@ def train_loss_crashes(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < _FEW:
         return Waits("a course needs more points", len(train), _FEW)
-    course = smoothed(train.values, target=0.1, share=0.05)
+    course = smoothed(train, target=0.1, share=0.05)
     low = course <= t.near_zero
     if not low.any() or course[-1] > t.near_zero:
         return QUIET
@@ -119,9 +119,9 @@ def train_loss_diverges(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < 2 * _FEW:
         return Waits("a climb must last to be told from a spike", len(train), 2 * _FEW)
-    noise = noise_of(train.values)
+    noise = train.noise
     count = max(_FEW, len(train) // 20)
-    course = smoothed(train.values, target=0.05, noise=noise)
+    course = smoothed(train, target=0.05, noise=noise)
     least = int(np.argmin(course))
     last = train.values[-count:]
     low = float(np.quantile(last, 0.25)) if noise else float(last[-1])
@@ -157,7 +157,7 @@ def valid_loss_plateaus(view: View, t: Thresholds) -> Outcome:
     later = np.zeros(len(valid), bool) if epochs is None else epochs >= 1 - 1e-9
     if later.sum() < 3:
         return Waits("too few validations after the first epoch", int(later.sum()), 3)
-    noise = noise_of(valid.values)
+    noise = valid.noise
     if swing_of(valid) >= t.oscillation:
         return QUIET
     after = Curve(valid.name, valid.steps[later], valid.values[later])
@@ -215,13 +215,13 @@ def both_losses_high(view: View, t: Thresholds) -> Outcome:
     if len(train) < _FEW or len(valid) < 2:
         return Waits("too few points of both losses", min(len(train), len(valid)), _FEW)
     course, last = _course(view), end_level(valid)
-    if course is None or min(course.end, last.value) < t.high_loss or -course.change > t.high_fall:
+    if course is None or min(course.end, last.value) < t.high_loss or abs(course.change) > t.high_fall:
         return QUIET
     return Fires(
         "warn",
         f"both losses stay high: training {number(course.end)}, validation {number(last.value)}",
         (
-            at_steps(f"{-course.change:.0%} less than at the start", train, [0, -1]),
+            at_steps(f"a fall of {-course.change:.0%} over the run", train, [0, -1]),
             at_levels("validation loss at the end", valid, last),
         ),
         "the task is too hard as it is posed: take a larger model, simplify it, or train longer at a higher rate",
@@ -248,7 +248,7 @@ def non_finite(view: View, t: Thresholds) -> Outcome:
         return QUIET if view.run.series else None
     return Fires(
         "severe",
-        f"{evidence[0].series} is not a finite number from {view.where(evidence[0].steps[0])} on",
+        f"{evidence[0].series} is not a finite number at {view.where(evidence[0].steps[0])}",
         tuple(evidence[:6]),
-        "lower the learning rate, and look at that step's rows; nothing after it can be used",
+        "lower the learning rate, and look at that step's rows; use a checkpoint from before it",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dlm.curves.findings import Severity
 from dlm.curves.thresholds import Thresholds
 from dlm.curves.trend import Curve
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_steps, number
@@ -106,16 +107,28 @@ def learning_rate_mis_scheduled(view: View, t: Thresholds) -> Outcome:
         )
     recent = values[-max(3, len(values) // 4) :]
     if t.rate_at_end * peak < values[-1] < 0.98 * peak and recent[-1] < recent[0]:
+        planned = view.run.planned_steps or 0
+        stopped = planned > 1.02 * view.run.last_step
+        why = (
+            f"the run ended at step {view.run.last_step} of {planned}"
+            if stopped
+            else "the run ended all the same"
+        )
         return _schedule(
             f"is cut off at {values[-1] / peak:.0%} of its peak",
-            "it was still falling when the run ended",
+            f"it was still falling; {why}",
             rate,
             [top, len(values) // 2, -1],
-            "the schedule was planned for a longer run: plan it for this one, or let the run go on",
+            "stopped early, the last steps were taken at a high rate: an earlier checkpoint or a shorter plan may do better"
+            if stopped
+            else "the schedule was planned for a longer run: plan it for this one, or let the run go on",
+            "info" if stopped else "warn",
         )
     return QUIET
 
 
-def _schedule(title: str, text: str, rate: Curve, shown: list[int], action: str) -> Fires:
+def _schedule(
+    title: str, text: str, rate: Curve, shown: list[int], action: str, severity: Severity = "warn"
+) -> Fires:
     index = sorted({one % len(rate) for one in shown})
-    return Fires("warn", f"the learning rate {title}", (at_steps(text, rate, index),), action)
+    return Fires(severity, f"the learning rate {title}", (at_steps(text, rate, index),), action)

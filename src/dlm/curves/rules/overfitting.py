@@ -9,7 +9,7 @@ import numpy as np
 
 from dlm.curves.findings import Band, Evidence, RatioPoint, Severity
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, blocks, course_of, noise_of, theil_sen, trailing
+from dlm.curves.trend import Curve, blocks, course_of, lowest, theil_sen, trailing
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_steps, number
 
 __all__ = [
@@ -29,6 +29,7 @@ _ADVICE: dict[Band, str] = {
     "severe": "use an earlier checkpoint, and train fewer epochs or on more data",
 }
 _TARGET = 0.025  # error of a ratio's two levels that is small beside the bands' widths
+_FEW_LIVE = 4
 _MOST_RATIOS = 1000
 _LATE_SHARE = 0.25  # of the run that the final ratio may be averaged over, where noise asks for it
 
@@ -91,7 +92,7 @@ def _final_pair(train: Curve, valid: Curve) -> _Pair | None:
     levels, errors = trailing(train, valid.steps, target=_TARGET)
     if not math.isfinite(levels[-1]):
         return None
-    noise, valid_noise = noise_of(train.values), noise_of(valid.values)
+    noise, valid_noise = train.noise, valid.noise
     last = int(valid.steps[-1])
     most = max(1, int(_LATE_SHARE * len(valid)))
     for count in range(1, min(most, _MOST_RATIOS) + 1):
@@ -153,17 +154,24 @@ class _Turn:
     exact: bool  # no noise: single points are compared
 
 
+def _turn_of(view: View, valid: Curve) -> _Turn:
+    if "turn" not in view.memo:
+        view.memo["turn"] = _turn(valid)
+    found: _Turn = view.memo["turn"]
+    return found
+
+
 def _turn(valid: Curve) -> _Turn:
-    noise = noise_of(valid.values)
+    noise = valid.noise
     course = course_of(valid, noise)
-    best = int(np.argmin(course))  # the first of equals
+    best, value = lowest(valid, noise)
     if course is valid.values:
         return _Turn(
             best, float(course[best]), float(course[-1]), 0.0 if not noise else 2 * noise, noise == 0
         )
     width = min(_needed_points(valid, noise), 0.35 * len(valid))
     # a minimum in the middle is a mean, the end is the end of a line: four times a mean's variance
-    return _Turn(best, float(course[best]), float(course[-1]), noise * math.sqrt(5 / width), False)
+    return _Turn(best, value, float(course[-1]), noise * math.sqrt(5 / width), False)
 
 
 def _needed_points(valid: Curve, noise: float) -> float:
@@ -178,9 +186,10 @@ def overfit_alarm(view: View, t: Thresholds) -> Outcome:
         if view.curve("train_loss") is None:
             return None
         return Waits("there is no validation loss, so that overfitting cannot be seen")
-    if len(valid) < 2:
-        return Waits("one validation has no best before it", len(valid), 2)
-    turn = _turn(valid)
+    needed = _FEW_LIVE if view.running else 2  # a run is not to be stopped for one validation out of two
+    if len(valid) < needed:
+        return Waits("the best validation must lie before the last one", len(valid), needed)
+    turn = _turn_of(view, valid)
     if not turn.final - 2 * t.sureness * turn.error > t.overfit_alarm * turn.best_value:
         return QUIET
     best = valid.steps[turn.best]
@@ -213,7 +222,7 @@ def valid_loss_rises(view: View, t: Thresholds) -> Outcome:
         return None
     if len(valid) < 3:
         return Waits("a turn needs a validation on both sides", len(valid), 3)
-    turn = _turn(valid)
+    turn = _turn_of(view, valid)
     after = len(valid) - 1 - turn.best
     rise = turn.final - turn.best_value
     if after < 1 or not rise - 2 * t.sureness * turn.error > t.valid_rise * turn.best_value:
@@ -246,7 +255,7 @@ def gap_from_start(view: View, t: Thresholds) -> Outcome:
         "log ratio", valid.steps[early][known] - view.first_step, np.log(values[known] / levels[known])
     )
     first = float(logs.values[0])
-    error = max(noise_of(logs.values), float(np.median(errors[known] / levels[known])))
+    error = max(logs.noise, float(np.median(errors[known] / levels[known])))
     if len(logs) >= 3:  # what a line says of the first step: a gap that grows is overfitting, not this
         x, y = blocks(logs)
         slope = theil_sen(x, y)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, mean_level, noise_of
+from dlm.curves.trend import Curve, Level, mean_level
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -35,6 +35,9 @@ def first_loss_not_ln2(view: View, t: Thresholds) -> Outcome:
         return None
     step, loss = int(losses.steps[0]), float(losses.values[0])
     first_known = step <= 1
+    added = view.run.role("chosen_nll")
+    if added is not None:
+        return _by_margin(view, t, losses)
     too_high = loss > LN2 + t.ln2_tolerance
     # a loss that was first logged at step 10, as a mean over ten steps, may have fallen by then
     too_low = first_known and loss < LN2 - t.ln2_tolerance
@@ -54,6 +57,25 @@ def first_loss_not_ln2(view: View, t: Thresholds) -> Outcome:
         (at_steps(text, losses, [0, len(losses) - 1]),),
         "find out what was trained: another loss (cross-entropy begins about there), a wrong or stale reference, or"
         " dropout in one of the two passes",
+    )
+
+
+def _by_margin(view: View, t: Thresholds, losses: Curve) -> Outcome:
+    """Where the chosen answers' own loss may be part of the training loss, the margin tells: it begins at 0."""
+    margin = view.curve("margin")
+    if margin is None:
+        return None
+    step, value = int(margin.steps[0]), float(margin.values[0])
+    if step > 1:
+        return Waits(f"the first margin is that of step {step}; DPO's first step was not logged")
+    if abs(value) <= t.ln2_tolerance:
+        return QUIET
+    text = f"{number(value)} at step {step} where DPO's is 0: policy and reference are equal there"
+    return Fires(
+        "severe",
+        f"called {view.run.method.upper().partition('/')[0]}, but its first margin is {number(value)}, not 0",
+        (at_steps(text, margin, [0, -1]), at_steps("training loss", losses, [0, -1])),
+        "the reference is not what training started from: look whether it is stale, or of another version",
     )
 
 
@@ -91,7 +113,7 @@ def accuracy_saturates(view: View, t: Thresholds) -> Outcome:
                 ranked,
                 [0, int(np.searchsorted(ranked.steps, early.steps[-1]))],
             ),
-            at_levels(f"held-out accuracy {level.value:.2f} from {start:.2f}", held_out, level),
+            at_levels(f"held-out accuracy {level.value:.2f}, where a coin has {start:g}", held_out, level),
         ),
         "look for something on the surface that tells the two answers apart (length, line ends, a first word), or"
         " lower the learning rate",
@@ -99,25 +121,24 @@ def accuracy_saturates(view: View, t: Thresholds) -> Outcome:
 
 
 def _gain(view: View, held_out: Curve) -> tuple[float, float, float, Level]:
-    """Gain of held-out accuracy in the second half of the run over its start, error, start, level.
+    """Held-out accuracy in the second half of the run over a coin's .5, the error of that, .5, and the level.
 
-    With a reference every pair is a tie before training: the start is .5, whatever the first scoring says.
+    With a reference every pair is a tie before training. Without one the base may rank some right already: then this is
+    not what training brought, yet it is what a coin would not do.
     """
     late = Curve(held_out.name, held_out.steps[len(held_out) // 2 :], held_out.values[len(held_out) // 2 :])
     level = mean_level(late)
-    start, start_error = 0.5, 0.0
-    if not (view.run.method.startswith("dpo") or view.run.method == ""):
-        start, start_error = float(held_out.values[0]), noise_of(held_out.values)
+    start = 0.5
     pairs = view.run.series.get("full_valid_pairs")
     if pairs is not None and len(pairs) and pairs.values[-1] > 0:
         # the same pairs every time: averaging over scorings does not make them more
         sampling = math.sqrt(max(level.value * (1 - level.value), 0.0) / float(pairs.values[-1]))
-        return level.value - start, math.hypot(max(level.error, sampling / 2), start_error), start, level
-    return level.value - start, math.hypot(level.error, start_error), start, level
+        return level.value - start, max(level.error, sampling / 2), start, level
+    return level.value - start, level.error, start, level
 
 
 def held_out_accuracy_stays(view: View, t: Thresholds) -> Outcome:
-    """Held-out pairs are not ranked better than at the start."""
+    """Held-out pairs are ranked no better than by a coin."""
     held_out = view.curve("held_out_accuracy")
     if held_out is None:
         return None
@@ -128,8 +149,12 @@ def held_out_accuracy_stays(view: View, t: Thresholds) -> Outcome:
         return QUIET
     return Fires(
         "warn",
-        f"held-out pairs are ranked no better: {level.value:.2f} after {start:.2f}",
-        (at_levels(f"a gain of {gain:+.2f} ± {error:.2f} over the second half of the run", held_out, level),),
+        f"held-out pairs are ranked no better than by a coin: {level.value:.2f}",
+        (
+            at_levels(
+                f"{gain:+.2f} ± {error:.2f} from {start:g}, over the second half of the run", held_out, level
+            ),
+        ),
         "what was learnt does not carry over: add pairs, look at what tells them apart, or raise the learning rate if"
         " training pairs are not ranked right either",
     )

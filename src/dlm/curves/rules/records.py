@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlm.curves.findings import Evidence, Final
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, mean_level, noise_of
+from dlm.curves.trend import Curve, mean_level
 from dlm.curves.view import QUIET, Fires, Outcome, View, at_steps, number
 
 __all__ = ["final_of", "more_steps_than_planned", "stated_final_differs", "steps_logged_twice"]
@@ -83,7 +83,7 @@ def stated_final_differs(view: View, t: Thresholds) -> Outcome:
             f"{_WORDS[figure]} {number(value)} is stated; the curve's last tenth has {number(final.smoothed)}"
         )
         last = abs(value - final.last) <= 1e-3 * max(abs(value), abs(final.last))
-        text += " (it is the last batch's)" if last and noise_of(curve.values) > 0 else ""
+        text += " (it is the last batch's)" if last and curve.noise > 0 else ""
         evidence.append(at_steps(text, curve, [-1]))
     if not evidence:
         return QUIET if looked else None

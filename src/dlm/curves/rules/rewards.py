@@ -8,7 +8,7 @@ import numpy as np
 
 from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, end_level, mean_level, noise_of
+from dlm.curves.trend import Curve, Level, end_level, mean_level
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _FEW = 10  # steps before a reward's course is spoken of
+_EARLY = 0.2  # of a running run, in which a reward may stand still
 _LATE = 0.25  # of the run, over which a gap is averaged
 
 
@@ -38,7 +39,7 @@ def _parts(curve: Curve) -> tuple[Level, Level]:
 def _gain(curve: Curve) -> tuple[float, float]:
     """The last quarter's mean over the first's, and its error."""
     first, last = _parts(curve)
-    spread = noise_of(curve.values) / math.sqrt(max(1, len(curve) // 4))
+    spread = curve.noise / math.sqrt(max(1, len(curve) // 4))
     return last.value - first.value, math.sqrt(2) * spread
 
 
@@ -46,7 +47,11 @@ def _reward(view: View) -> Curve | Waits | None:
     reward = view.curve("train_reward")
     if reward is None:
         return None
-    return reward if len(reward) >= _FEW else Waits("a reward's course needs more steps", len(reward), _FEW)
+    if len(reward) < _FEW:
+        return Waits("a reward's course needs more steps", len(reward), _FEW)
+    if view.running and view.end is not None and view.run.last_step < _EARLY * view.end:
+        return Waits(f"a reward may stand still at first; {_EARLY:.0%} of the run must have passed")
+    return reward
 
 
 def reward_flat_at_zero(view: View, t: Thresholds) -> Outcome:
@@ -160,7 +165,7 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
 
 def _gap(train: Curve, valid: Curve, t: Thresholds) -> tuple[float, float, int] | None:
     """Training minus validation reward over the same last stretch, no longer than the noise asks for."""
-    noise, valid_noise = noise_of(train.values), noise_of(valid.values)
+    noise, valid_noise = train.noise, valid.noise
     most = min(1000, max(1, int(_LATE * len(valid))))
     last = int(valid.steps[-1])
     for count in range(1, most + 1):

@@ -148,7 +148,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "first_loss_not_ln2",
-        "a run called DPO starts more than .05 away from ln 2",
+        "a run called DPO starts more than .05 away from ln 2, or, where the chosen answers' loss is added to it, its margin from 0",
         "another loss, or a wrong reference",
         _PAIRS,
         ("ln2_tolerance",),
@@ -156,7 +156,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "accuracy_saturates",
-        "training pairs are ranked right (.95) by 15 % of the run, held-out pairs gain less than .05",
+        "training pairs are ranked right (.95) by 15 % of the run, held-out pairs less than .05 better than by a coin",
         "something on the surface was learnt",
         _PAIRS,
         ("saturated_accuracy", "saturated_by", "held_out_gain", "sureness"),
@@ -164,7 +164,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "held_out_accuracy_stays",
-        "held-out pairs gain less than .05",
+        "held-out pairs are ranked less than .05 better than by a coin",
         "what was learnt does not carry over",
         _PAIRS,
         ("held_out_gain",),
