@@ -208,10 +208,10 @@ def _cookies(server: Server) -> list[dict[str, str]]:
 
 def measure_pairs(repeats: int = 9) -> list[dict[str, Any]]:
     words = ["latency", "cache", "index", "queue", "retry", "token", "header", "request", "worker", "shard"]
-    rng = np.random.default_rng(7)
+    drawn = np.random.default_rng(7).integers(0, len(words), (PAIRS, 118)).tolist()
 
-    def text(n: int) -> str:
-        return " ".join(rng.choice(words, n)) + f" {rng.integers(1e9)}"
+    def text(pair: int, begin: int, end: int) -> str:
+        return " ".join(words[one] for one in drawn[pair][begin:end])
 
     with project() as document:
         with Home.open().store(ID) as store:
@@ -219,11 +219,18 @@ def measure_pairs(repeats: int = 9) -> list[dict[str, Any]]:
             record(store, 10, 0)
             store.signals.add(
                 NewSignal(
-                    "pair", "grader", f"Question {n}: {text(8)}?", text(60), text(50), chosen_score=8.9, rejected_score=5.4,
-                    scale="1-10", judge=f"judge-{n % 5}",
+                    "pair",
+                    "grader",
+                    f"Question {n}: {text(n, 0, 8)}?",
+                    text(n, 8, 68),
+                    text(n, 68, 118),
+                    chosen_score=8.9,
+                    rejected_score=5.4,
+                    scale="1-10",
+                    judge=f"judge-{n % 5}",
                 )
                 for n in range(PAIRS)
-            )  # fmt: skip
+            )
         asked = {
             "the tab": "/data",
             "filter by judge": "/data?judge=judge-3",

@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +23,21 @@ DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 STEPS = 150  # long enough to be watched, stopped and killed
 
 
-def train(cli: Cli, *options: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def training(cli: Cli) -> Iterator[subprocess.Popen[bytes]]:
     """`dlm train` in the background, as in another terminal."""
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "dlm",
-            "train",
-            "ten.dlm",
-            "--phase",
-            "sft",
-            "--set",
-            f"min_steps={STEPS}",
-            *options,
-        ],
+    words = ("train", "ten.dlm", "--phase", "sft", "--set", f"min_steps={STEPS}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "dlm", *words],
         cwd=cli.folder,
         env=cli.env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def status(page: Any) -> str:
@@ -75,18 +72,18 @@ def test_a_training_is_watched_stopped_resumed_and_killed(page: Any, cli: Cli) -
         page.goto(served.url)
         page.get_by_role("heading", name="Nothing has trained yet").wait_for()
 
-        trainer = train(cli)
-        in_status(page, "RUNNING", cli)  # the page has reloaded by itself
-        wait_until(lambda: points(page) > 3)
-        before, seen, painted = steps(page), points(page), picture(page)
-        wait_until(lambda: steps(page) > before + 5 and points(page) > seen and picture(page) != painted)
-        assert accessible(page) == []
+        with training(cli) as trainer:
+            in_status(page, "RUNNING", cli)  # the page has reloaded by itself
+            wait_until(lambda: points(page) > 3)
+            before, seen, painted = steps(page), points(page), picture(page)
+            wait_until(lambda: steps(page) > before + 5 and points(page) > seen and picture(page) != painted)
+            assert accessible(page) == []
 
-        page.get_by_role("button", name="Stop").click()
-        in_status(page, "INTERRUPTED", cli)
-        assert trainer.wait(timeout=60) == 130
-        stopped_at = steps(page)
-        assert 0 < stopped_at < STEPS
+            page.get_by_role("button", name="Stop").click()
+            in_status(page, "INTERRUPTED", cli)
+            assert trainer.wait(timeout=60) == 130
+            stopped_at = steps(page)
+            assert 0 < stopped_at < STEPS
 
         page.get_by_role("button", name="Resume").click()
         in_status(page, "RUNNING", cli)
@@ -99,13 +96,13 @@ def test_a_training_is_watched_stopped_resumed_and_killed(page: Any, cli: Cli) -
         [run] = cli.json("show", "ten.dlm")["runs"]
         assert (run["status"], run["steps"], run["version"]) == ("complete", STEPS, "v0001")
 
-        killed = train(cli)
-        page.get_by_role("link", name="Run 2").click()
-        in_status(page, "RUNNING", cli)
-        wait_until(lambda: points(page) > 3)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait()
-        in_status(page, "INTERRUPTED", cli, timeout_s=15.0)
+        with training(cli) as killed:
+            page.get_by_role("link", name="Run 2").wait_for(timeout=200_000)
+            in_status(page, "RUNNING", cli)
+            wait_until(lambda: points(page) > 3)
+            os.kill(killed.pid, signal.SIGKILL)
+            killed.wait()
+            in_status(page, "INTERRUPTED", cli, timeout_s=15.0)
         ask_and_vote(page, served, cli)
 
 

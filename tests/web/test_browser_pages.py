@@ -165,7 +165,7 @@ def test_a_promotion_and_a_rollback(page: Any, served: Served, recorded: Cli) ->
         open_tab(page, served, "/training?run=1")
         page.get_by_role("button", name="Promote v0001").click()
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0001", every_s=0.5)
-        page.get_by_role("row", name="120").get_by_text("current").wait_for()
+        page.locator("#story").get_by_role("row", name="120").get_by_text("current").wait_for()
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Roll back").click()
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0002", every_s=0.5)

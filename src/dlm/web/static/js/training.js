@@ -29,7 +29,7 @@ document.body.append(said);
 let panels = [];
 const seen = new IntersectionObserver(
   (entries) => entries.forEach((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting)),
-  { rootMargin: "120px" },
+  { rootMargin: "300px" },
 );
 
 function openPanels() {
