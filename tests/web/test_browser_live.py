@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +20,24 @@ from web_server import Served, accessible, serving, wait_until, watched
 pytestmark = [pytest.mark.torch, pytest.mark.process, pytest.mark.big]
 
 DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
-STEPS = 200  # long enough to be watched, stopped and killed
+STEPS = 150  # long enough to be watched, stopped and killed
 
 
-def train(cli: Cli, *options: str) -> subprocess.Popen[bytes]:
+@contextmanager
+def training(cli: Cli) -> Iterator[subprocess.Popen[bytes]]:
     """`dlm train` in the background, as in another terminal."""
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "dlm",
-            "train",
-            "ten.dlm",
-            "--phase",
-            "sft",
-            "--set",
-            f"min_steps={STEPS}",
-            *options,
-        ],
+    words = ("train", "ten.dlm", "--phase", "sft", "--set", f"min_steps={STEPS}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "dlm", *words],
         cwd=cli.folder,
         env=cli.env,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def status(page: Any) -> str:
@@ -60,8 +57,13 @@ def picture(page: Any) -> str:
     return str(page.evaluate("document.querySelector('[data-chart=\"loss\"] canvas')?.toDataURL() ?? ''"))
 
 
-def in_status(page: Any, word: str) -> None:
-    page.locator("#status").filter(has_text=word).wait_for(timeout=90_000)
+def in_status(page: Any, word: str, cli: Cli, timeout_s: float = 200.0) -> None:
+    """Wait until the page says so; when it never does, tell what the store says."""
+    try:
+        page.locator("#status").filter(has_text=word).wait_for(timeout=1000 * timeout_s)
+    except Exception as fault:
+        fault.add_note(f"the store has {cli.json('show', 'ten.dlm')['runs']}")
+        raise
 
 
 def test_a_training_is_watched_stopped_resumed_and_killed(page: Any, cli: Cli) -> None:
@@ -70,38 +72,37 @@ def test_a_training_is_watched_stopped_resumed_and_killed(page: Any, cli: Cli) -
         page.goto(served.url)
         page.get_by_role("heading", name="Nothing has trained yet").wait_for()
 
-        trainer = train(cli)
-        in_status(page, "RUNNING")  # the page has reloaded by itself
-        wait_until(lambda: points(page) > 3)
-        before, seen, painted = steps(page), points(page), picture(page)
-        wait_until(lambda: steps(page) > before + 5 and points(page) > seen and picture(page) != painted)
-        assert accessible(page) == []
+        with training(cli) as trainer:
+            in_status(page, "RUNNING", cli)  # the page has reloaded by itself
+            wait_until(lambda: points(page) > 3)
+            before, seen, painted = steps(page), points(page), picture(page)
+            wait_until(lambda: steps(page) > before + 5 and points(page) > seen and picture(page) != painted)
+            assert accessible(page) == []
 
-        page.get_by_role("button", name="Stop").click()
-        in_status(page, "INTERRUPTED")
-        assert trainer.wait(timeout=60) == 130
-        stopped_at = steps(page)
-        assert 0 < stopped_at < STEPS
+            page.get_by_role("button", name="Stop").click()
+            in_status(page, "INTERRUPTED", cli)
+            assert trainer.wait(timeout=60) == 130
+            stopped_at = steps(page)
+            assert 0 < stopped_at < STEPS
 
         page.get_by_role("button", name="Resume").click()
-        in_status(page, "RUNNING")
-        in_status(page, "COMPLETE")
+        in_status(page, "RUNNING", cli)
+        in_status(page, "COMPLETE", cli)
         assert steps(page) == STEPS
         wait_until(lambda: points(page) >= STEPS)
         row = page.get_by_role("row", name="Run 1")
-        wait_until(
-            lambda: all(word in row.inner_text() for word in ("COMPLETE", "v0001", f"{STEPS} / {STEPS}"))
-        )
+        for words in ("COMPLETE", "v0001", f"{STEPS} / {STEPS}"):
+            row.filter(has_text=words).wait_for()
         [run] = cli.json("show", "ten.dlm")["runs"]
         assert (run["status"], run["steps"], run["version"]) == ("complete", STEPS, "v0001")
 
-        killed = train(cli)
-        page.get_by_role("link", name="Run 2").click()
-        in_status(page, "RUNNING")
-        wait_until(lambda: points(page) > 3)
-        os.kill(killed.pid, signal.SIGKILL)
-        killed.wait()
-        page.locator("#status").filter(has_text="INTERRUPTED").wait_for(timeout=10_000)
+        with training(cli) as killed:
+            page.get_by_role("link", name="Run 2").wait_for(timeout=200_000)
+            in_status(page, "RUNNING", cli)
+            wait_until(lambda: points(page) > 3)
+            os.kill(killed.pid, signal.SIGKILL)
+            killed.wait()
+            in_status(page, "INTERRUPTED", cli, timeout_s=15.0)
         ask_and_vote(page, served, cli)
 
 
@@ -112,7 +113,7 @@ def ask_and_vote(page: Any, served: Served, cli: Cli) -> None:
     page.get_by_label("Beside").select_option("base")
     page.keyboard.press("Control+Enter")
     prefer = page.get_by_role("button", name="Prefer").first
-    prefer.wait_for(timeout=90_000)
+    prefer.wait_for(timeout=200_000)
     articles = page.get_by_role("article")
     assert articles.nth(0).get_by_text("Whoever arrives first on Monday.").count() == 1
     assert articles.nth(1).get_by_role("heading", name="base").count() == 1
@@ -145,7 +146,7 @@ def test_the_process_that_answers_ends_with_the_server(cli: Cli, page: Any, tmp_
         page.get_by_label("Question").fill("Anyone?")
         page.get_by_label("Tokens at most").fill("8")
         page.get_by_role("button", name="Ask").click()
-        page.get_by_text("token", exact=False).filter(has_text="·").first.wait_for(timeout=90_000)
+        page.get_by_text("token", exact=False).filter(has_text="·").first.wait_for(timeout=200_000)
         [child] = children(served.process.pid)
         served.process.kill()  # not in order
         served.process.wait()

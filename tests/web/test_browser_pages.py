@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from command_line import Cli
+from dlm.store import Home, RunSpec
+from recorded_runs import DLM_ID, record_run, recorded_document, values_of
 from web_server import Served, accessible, serving, wait_until, watched
 
 pytestmark = pytest.mark.big
@@ -163,7 +165,7 @@ def test_a_promotion_and_a_rollback(page: Any, served: Served, recorded: Cli) ->
         open_tab(page, served, "/training?run=1")
         page.get_by_role("button", name="Promote v0001").click()
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0001", every_s=0.5)
-        page.get_by_role("row", name="120").get_by_text("current").wait_for()
+        page.locator("#story").get_by_role("row", name="120").get_by_text("current").wait_for()
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Roll back").click()
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0002", every_s=0.5)
@@ -192,3 +194,35 @@ def test_the_colours_follow_the_switch(page: Any, served: Served) -> None:
     page.reload()
     assert page.evaluate(background) != light
     assert page.get_by_role("button", name="Colours: dark").is_visible()
+
+
+def test_a_run_is_followed_to_its_end(page: Any, cli: Cli) -> None:
+    """Written by hand, so that it takes seconds; test_browser_live.py has a real training."""
+    (cli.folder / "notes.dlm").write_text(recorded_document(), encoding="utf-8")
+    with Home.open(cli.home).store(DLM_ID) as store:
+        record_run(store, steps=30)
+        with (
+            serving(cli, "notes.dlm") as served,
+            watched(page, served.base),
+            store.lock("dlm train notes.dlm"),
+        ):
+            open_tab(page, served)
+            page.get_by_role("heading", name="Run 1").wait_for()
+            run = store.runs.start(RunSpec("sft", "sft", planned_steps=100))
+            page.get_by_role(
+                "heading", name="Run 2"
+            ).wait_for()  # a page that names no run follows the newest
+            with store.metrics.writer(run.id) as writer:
+                for step in range(1, 101):
+                    writer.log(step, values_of(step, 100))
+                    if step in (30, 60, 100):
+                        writer.flush()
+                        wait_until(lambda step=step: drawn(page, "Loss") >= step)
+                # a metric that appears at the end brings a chart of its own, and the others stay
+                writer.log(100, {"probe_exact_match": 0.5})
+            store.runs.finish(run.id, "complete")
+            page.locator("#status").filter(has_text="COMPLETE").wait_for()
+            page.get_by_text("more metrics").click()
+            page.get_by_role("heading", name="probe_exact_match").wait_for()
+            wait_until(lambda: drawn(page, "Loss") == 110)
+            assert page.locator('[data-live="steps"]').first.inner_text() == "100"

@@ -74,7 +74,10 @@ function above(drawn, panel) {
       ctx.arc(x, Number.isFinite(y) ? y : bbox.top, 5 * scale, 0, 2 * Math.PI);
       ctx.stroke();
       ctx.textAlign = x < bbox.left + 12 * scale ? "left" : x > bbox.left + bbox.width - 12 * scale ? "right" : "center";
-      if (place === 0) ctx.fillText(`!${finding.number}`, x, Math.max(bbox.top + 11 * scale, y - 9 * scale));
+      if (place === 0) {
+        const beside = ctx.textAlign === "left" ? 8 : ctx.textAlign === "right" ? -8 : 0;
+        ctx.fillText(`!${finding.number}`, x + beside * scale, Math.max(bbox.top + 11 * scale, y - (beside ? -4 : 9) * scale));
+      }
     });
   }
   ctx.restore();
