@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from dlm.workflow import resuming
 from dlm.workflow.consumption import log_consumption
 from dlm.workflow.followers import Followers, Ticket
 from dlm.workflow.interrupt import StopRequest
+from dlm.workflow.libraries import library_versions
 from dlm.workflow.loading import Loaded, brief, hash_of_data, load_phase, method_of
 from dlm.workflow.material import Material
 from dlm.workflow.measuring import Measuring
@@ -40,8 +40,6 @@ from dlm.workflow.views import Phase, RunReport, TrainView
 from dlm.workflow.watching import WARNING, CurveWatch, lowest_training_loss
 
 __all__ = ["Invocation", "PhaseRun"]
-
-_LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ class PhaseRun:
         facts = RunFacts.read(run)
         resuming.require_same_data(run, hash_of_data(self.phase, self.invocation.material), path)
         resolved = resuming.same_recipe(run, self.resolved, path)
-        resuming.warn_of_other_libraries(run, _library_versions(), view)
+        resuming.warn_of_other_libraries(run, library_versions(), view)
         loaded = self._load(resolved, facts.dtype, run)
         policy = loaded.policy
         if policy.device.value != facts.device:
@@ -149,7 +147,7 @@ class PhaseRun:
             data_hash=hash_of_data(self.phase, material),
             base=material.spec.name,
             base_fingerprint=loaded.policy.fingerprint,
-            libraries=_library_versions(),
+            libraries=library_versions(),
             threads=torch.get_num_threads(),
             layout=facts.to_json(),
             seed=self.resolved.recipe.seed,
@@ -337,13 +335,3 @@ class PhaseRun:
                 f"{made.name} is not current yet: the document's gate decides ({ask} --promote)"
             )
         return made
-
-
-def _library_versions() -> dict[str, str]:
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
