@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from web_server import NO_CHROMIUM
 
 # Models of a few thousand parameters gain nothing from threads, and beside another job a team of threads waits for its
 # slowest member at every small product. Subprocesses inherit it.
@@ -22,3 +25,14 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("dlm")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Browser tests that did not run are said loudly: a green line must not hide them."""
+    skipped = [one for one in terminalreporter.stats.get("skipped", []) if NO_CHROMIUM in str(one.longrepr)]
+    if skipped:
+        terminalreporter.write_line(
+            f"=== {len(skipped)} BROWSER TESTS DID NOT RUN: {NO_CHROMIUM}; install the package chromium, or set DLM_CHROMIUM ===",
+            red=True,
+            bold=True,
+        )

@@ -8,7 +8,7 @@ from typing import Any
 
 from dlm.store import RunSpec, Store, VersionSpec
 
-__all__ = ["DLM_ID", "HOSTILE", "record_run", "record_runs", "recorded_document"]
+__all__ = ["DLM_ID", "HOSTILE", "record_run", "record_runs", "recorded_document", "values_of"]
 
 DLM_ID = "01J9Z3W5E8RT2Y4VQ7NDPXK6MA"
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror="document.title=1">\x1b[31mred\x1b[0m \u202eturned'
@@ -54,7 +54,7 @@ def record_run(
         )
         with store.metrics.writer(run.id) as writer:
             for step in range(1, steps + 1):
-                writer.log(step, _values(step, steps, pairs))
+                writer.log(step, values_of(step, steps, pairs))
         for stage, text in (("start" if pairs else "base", HOSTILE), ("version", answer)):
             told = {
                 "prompt": "Who reads notes?",
@@ -66,7 +66,7 @@ def record_run(
             store.runs.event(run.id, "probe_answers", {"stage": stage, "answers": [told]})
         for step in saved:
             _adapter(store.checkpoints(run.id) / f"step-{step:08d}")
-            store.remember_checkpoint(run.id, step)
+        store.remember_checkpoints(run.id, saved)
         if status != "complete":
             store.runs.finish(
                 run.id, status, "stopped by SIGTERM" if status == "interrupted" else "a loss was NaN"
@@ -86,7 +86,8 @@ def record_runs(store: Store) -> None:
     record_run(store, "sft", 30, status="interrupted", saved=(20,))
 
 
-def _values(step: int, steps: int, pairs: bool) -> dict[str, float]:
+def values_of(step: int, steps: int, pairs: bool = False) -> dict[str, float]:
+    """What a run logs of a step."""
     done = step / steps
     wave = 0.05 * math.sin(step)
     values = {

@@ -44,6 +44,7 @@ def test_train_tells_before_during_and_after(dlm: Dlm, document: Path) -> None:
     assert "step 2/2" in result.stderr
     assert result.stdout.startswith("v0001 is current: run 1, 2 steps in ")
     assert "probes          0 of 1 answered exactly" in result.stdout
+    assert "\n  curves          " in result.stdout  # the verdict of the rules
     assert "dlm prompt 'my notes.dlm'" in result.stdout
 
 

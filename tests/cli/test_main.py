@@ -49,6 +49,8 @@ def test_help_imports_nothing_it_does_not_show(args: list[str]) -> None:
         ["check", "notes.dlm"],
         ["show", "notes.dlm"],
         ["metrics", "notes.dlm"],
+        ["diagnose", "notes.dlm", "--html", "report.html"],
+        ["checkpoints", "notes.dlm"],
         ["prune", "notes.dlm"],
         ["promote", "notes.dlm", "v0001"],
         ["rollback", "notes.dlm"],

@@ -31,11 +31,16 @@ def validate(envelope: Any) -> dict[str, Any]:
     return dict(envelope["data"] or {})
 
 
+OPENAI_SHAPED = ("checkpoints",)  # a format of somebody else's, without our envelope
+
+
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_schemas_are_schemas_and_name_themselves(name: str) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMAS[name])
     expected = f"dlm/{name}/{SCHEMA_VERSIONS.get(name, 1)}"
-    assert SCHEMAS[name]["$id"] == SCHEMAS[name]["properties"]["schema"]["const"] == expected
+    assert SCHEMAS[name]["$id"] == expected
+    if name not in OPENAI_SHAPED:
+        assert SCHEMAS[name]["properties"]["schema"]["const"] == expected
 
 
 def test_every_command_that_prints_json_has_a_schema() -> None:

@@ -51,7 +51,7 @@ def client(app: FastAPI) -> Iterator[TestClient]:
     """A browser that opened the address. What would start `dlm` is answered as if it had refused: it takes half a second."""
 
     def refuse(*words: str) -> dict[str, Any]:
-        assert all(isinstance(word, str) and "\0" not in word for word in words)
+        assert all(isinstance(word, str) for word in words)
         raise UsageError("the command line has its own tests")
 
     patch = pytest.MonkeyPatch()

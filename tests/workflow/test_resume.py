@@ -38,7 +38,7 @@ KNOBS = {
 }
 """The layout is set: which one is fastest may differ between two runs, and with it the last bits."""
 TIMED = ("tokens_per_second", "peak_memory_mb")  # of a machine, not of a run
-LEFT_BY_A_STOP = ("interrupted", "resumed")
+LEFT_BY_A_STOP = ("interrupted", "resumed", "checkpoint")  # a polite stop saves one more
 
 
 @dataclasses.dataclass
@@ -152,6 +152,7 @@ def whole(document: Path) -> Result:
         "findings",
         "probe_answers",
         "probe_answers",
+        "diagnosis",
     ]
     return result
 

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
@@ -15,11 +16,12 @@ from dlm.cli.output import Output, clean, is_terminal, pair_lines, terminal_widt
 from dlm.cli.panels import main_panel
 from dlm.cli.plot import PlotCurve, plot
 from dlm.cli.recommending import StoredRun, candidate_line
-from dlm.curves import CurveRun, Diagnosis, Finding, Selection, Series
+from dlm.curves import CurveRun, Diagnosis, Evidence, Finding, Selection, Series
 
 __all__ = [
     "Diagnosed",
     "compared_curve",
+    "evidence_text",
     "print_comparison",
     "print_diagnosis",
     "recommended_lines",
@@ -30,14 +32,16 @@ PLAIN_WIDTH = 80
 WIDEST = 110  # columns beyond which a plot gains nothing
 PLOT_ROWS = 8
 MOST_UNDECIDED = 5
+MOST_VALUES = 4  # of one piece of evidence, on the screen
 NONE = "–"
 COLOURS = {"severe": "red", "warn": "yellow", "info": "cyan", "healthy": "green", "unknown": "cyan"}
 
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """One run that was looked at: where it comes from, its curves, and what they say."""
+    """One run that was looked at: the file or document it comes from, its curves, and what they say."""
 
+    source: Path
     label: str
     run: CurveRun
     diagnosis: Diagnosis
@@ -52,7 +56,7 @@ def print_diagnosis(output: Output, one: Diagnosed) -> None:
     verdict = one.diagnosis.verdict
     width = terminal_width(sys.stdout)
     output.heading(_head(one))
-    lines = pair_lines({"verdict": clean(verdict.text)}, width)
+    lines = pair_lines({_name("verdict"): clean(verdict.text)}, width)
     output.text("\n".join(_coloured(line, COLOURS[verdict.level], bold=True) for line in lines))
     for line in recommended_lines(one, width):
         output.text(line)
@@ -80,24 +84,41 @@ def recommended_lines(one: Diagnosed, width: int | None) -> list[str]:
     """The recommended checkpoint, or the candidates to try; why there is none."""
     candidates = one.selection.candidates
     if not candidates:
-        return pair_lines({"keep": f"nothing recommended: {one.selection.reason}"}, width)
-    if len(candidates) == 1:
-        return pair_lines({"keep": candidate_line(one.run, candidates[0], one.stored)}, width)
-    text = "\n".join(candidate_line(one.run, candidate, one.stored) for candidate in candidates)
-    return pair_lines({"try": f"{one.selection.reason}\n{text}"}, width)
+        return pair_lines({_name("keep"): clean(f"nothing recommended: {one.selection.reason}")}, width)
+    lines = [clean(candidate_line(one.run, candidate, one.stored)) for candidate in candidates]
+    if one.run.kind == "rft":  # none is named the best: the curves alone cannot tell
+        return pair_lines({_name("try"): "\n".join([clean(one.selection.reason), *lines])}, width)
+    return pair_lines({_name("keep"): "\nor ".join(lines)}, width)
+
+
+def _name(text: str) -> str:
+    """A name in the column that all parts of the report share."""
+    return text.ljust(len("cannot say"))
 
 
 def _finding_lines(finding: Finding, width: int | None) -> list[str]:
     """Severity and title, what says so, what to do. What is only told for information takes one line."""
-    evidence = "; ".join(one.text for one in finding.evidence)
+    evidence = "; ".join(evidence_text(one, MOST_VALUES) for one in finding.evidence)
     text = f"{finding.title}  [{finding.rule}]"
     if finding.severity == "info":
         text = f"{text}\n{evidence}" if evidence else text
     else:
         text = f"{text}\n{evidence}\n→ {finding.action}" if evidence else f"{text}\n→ {finding.action}"
-    lines = pair_lines({finding.severity.ljust(len("verdict")): clean(text)}, width)
+    lines = pair_lines({_name(finding.severity): clean(text)}, width)
     head, _, rest = lines[0].partition(finding.severity)
     return [head + _coloured(finding.severity, COLOURS[finding.severity], bold=True) + rest, *lines[1:]]
+
+
+def evidence_text(evidence: Evidence, most: int = 12) -> str:
+    """What says so, with the values of at most `most` steps: the first ones' and the last one's."""
+    pairs = list(zip(evidence.steps, evidence.values, strict=False))
+    if not pairs:
+        return evidence.text
+    kept = pairs if len(pairs) <= most else [*pairs[: most - 1], None, pairs[-1]]
+    shown = ", ".join("…" if pair is None else f"{pair[1]:.4g} at step {pair[0]:,}" for pair in kept)
+    return (
+        f"{evidence.text} ({evidence.series}: {shown})" if evidence.series else f"{evidence.text} ({shown})"
+    )
 
 
 def _asides(one: Diagnosed, width: int | None) -> Iterator[str]:
@@ -114,9 +135,9 @@ def _asides(one: Diagnosed, width: int | None) -> Iterator[str]:
         text = ", ".join(named) + (f" and {more} more: --json" if more > 0 else "")
         yield from ("", *pair_lines({"cannot say": clean(text)}, width))
     if one.run.unknown_columns:
-        yield from pair_lines({"not known": clean(", ".join(one.run.unknown_columns))}, width)
+        yield from pair_lines({_name("not known"): clean(", ".join(one.run.unknown_columns))}, width)
     for problem in one.run.problems:
-        yield from pair_lines({"mended": clean(problem)}, width)
+        yield from pair_lines({_name("mended"): clean(problem)}, width)
 
 
 def _plot(one: Diagnosed) -> list[str]:

@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 
 from dlm import __version__
-from dlm.cli.diagnosis_report import Diagnosed, compared_curve, recommended_lines, summary_row
+from dlm.cli.diagnosis_report import Diagnosed, compared_curve, evidence_text, recommended_lines, summary_row
 from dlm.cli.output import clean
 from dlm.cli.panels import Panel, panels_of
 from dlm.cli.svg_chart import ChartCurve, Mark, svg_chart
@@ -64,7 +64,7 @@ def _comparison(found: Sequence[Diagnosed]) -> Iterator[str]:
     )
     drawn = svg_chart("The runs compared", summary, curves)
     if drawn:
-        yield f"<figure>\n{_legend(curves)}{drawn}\n<figcaption>{_text(summary)}.</figcaption>\n</figure>\n"
+        yield f"<figure>\n{_legend(curves)}{_scrolled('The runs compared', drawn)}\n<figcaption>{_text(summary)}.</figcaption>\n</figure>\n"
     yield "</section>\n"
 
 
@@ -76,7 +76,7 @@ def _section(number: int, one: Diagnosed, *, alone: bool) -> Iterator[str]:
     verdict = diagnosis.verdict
     yield f'<p class="verdict {verdict.level}"><strong>{verdict.level}</strong> {_text(verdict.text)}</p>\n'
     kept = " ".join(line.strip() for line in recommended_lines(one, None))
-    yield f"<p>{_text(kept)}</p>\n"
+    yield f'<p class="keep">{_text(kept)}</p>\n'
     for finding in diagnosis.findings:
         yield from _finding(finding)
     if diagnosis.undecided:
@@ -96,12 +96,16 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield f'<article class="finding {finding.severity}">\n'
     yield f'<h3><span class="badge">{finding.severity}</span> {_text(finding.title)}</h3>\n'
     if finding.evidence:
-        yield "<ul>\n" + "".join(f"<li>{_text(one.text)}</li>\n" for one in finding.evidence) + "</ul>\n"
+        yield (
+            "<ul>\n"
+            + "".join(f"<li>{_text(evidence_text(one))}</li>\n" for one in finding.evidence)
+            + "</ul>\n"
+        )
     yield f"<p>{_text(finding.action)} <code>{_text(finding.rule)}</code></p>\n</article>\n"
 
 
 def _figure(panel: Panel, marks: Sequence[Mark], ratios: Sequence[RatioPoint]) -> Iterator[str]:
-    curves = [ChartCurve(c.name, c.steps, c.values, panel.is_few(c)) for c in panel.curves]
+    curves = [ChartCurve(c.name, c.steps, c.values, panel.is_few(c), panel.exact) for c in panel.curves]
     summary = " ".join(map(_in_words, panel.curves))
     drawn = svg_chart(
         panel.title, summary, curves, marks=marks, level=panel.level, level_label=panel.level_label
@@ -109,11 +113,17 @@ def _figure(panel: Panel, marks: Sequence[Mark], ratios: Sequence[RatioPoint]) -
     units = sorted({curve.unit for curve in panel.curves if curve.unit})
     yield f"<figure>\n<h3>{_text(panel.title)}{_text(f' ({units[0]})') if len(units) == 1 else ''}</h3>\n"
     yield _legend(curves)
-    yield f"{drawn or '<p>No value is finite.</p>'}\n<figcaption>{_text(summary)}</figcaption>\n"
+    yield f"{_scrolled(panel.title, drawn) or '<p>No value is finite.</p>'}\n<figcaption>{_text(summary)}</figcaption>\n"
     columns, rows = _numbers(panel, ratios)
     yield f"<details>\n<summary>{_text(panel.title)} in numbers</summary>\n"
     yield _table(f"{panel.title} by step", columns, rows, words=("overfitting",))
     yield "</details>\n</figure>\n"
+
+
+def _scrolled(title: str, drawn: str) -> str:
+    """A chart in a box that scrolls where the window is narrower than its numbers can be read in."""
+    box = f'<div class="scroll" tabindex="0" role="region" aria-label="{_text(title)}">'
+    return f"{box}{drawn}</div>" if drawn else ""
 
 
 def _legend(curves: Sequence[ChartCurve]) -> str:

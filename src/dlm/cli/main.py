@@ -61,7 +61,7 @@ COMMANDS = {
     "demo": Entry("Teach", "See the whole loop once, on an example document."),
     "show": Entry("See", "What dlm knows about a document: versions, runs, size."),
     "metrics": Entry("See", "The curves of a training run as numbers."),
-    "diagnose": Entry("See", "Read the curves of runs or files: what went wrong, which checkpoint to keep."),
+    "diagnose": Entry("See", "Read the curves of a run or file: what is wrong, what to keep."),
     "checkpoints": Entry("See", "The checkpoints of a run, and which one to keep."),
     "ui": Entry("See", "Runs, curves and preference data in the browser, live."),
     "doctor": Entry("See", "What this machine has, and what dlm will do with it."),

@@ -36,6 +36,7 @@ class Panel:
     curves: tuple[Series, ...]
     level: float | None = None
     level_label: str = ""
+    exact: bool = False  # a schedule: there is no noise in it
 
     def is_few(self, curve: Series) -> bool:
         """Whether a curve is to be drawn as single points: validations between many training steps."""
@@ -52,7 +53,8 @@ def panels_of(run: CurveRun) -> Iterator[Panel]:
         if title == "Loss" and run.method == "dpo":
             yield Panel(title, curves, math.log(2), "ln 2")
         else:
-            yield Panel(title, curves, level, "" if level is None else f"{level:g}")
+            label = "" if level is None else f"{level:g}"
+            yield Panel(title, curves, level, label, exact=title == "Learning rate")
 
 
 def main_panel(run: CurveRun) -> Panel | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "find_project",
+    "is_document",
     "open_store",
     "pick_training_run",
     "runs_as_they_are",
@@ -82,6 +83,17 @@ def warn_of_copy_at(output: Output, path: Path) -> None:
     if store is not None:
         with store:
             warn_of_copy(output, store, path)
+
+
+def is_document(path: Path) -> bool:
+    """By its name, or by the fence that opens a header: a file of curves has neither."""
+    if path.suffix == ".dlm":
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(8).removeprefix(b"\xef\xbb\xbf").startswith((b"---\n", b"---\r"))
+    except OSError:
+        return False
 
 
 def pick_training_run(store: Store, document: Path, run_id: int | None) -> Run:

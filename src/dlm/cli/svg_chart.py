@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["ChartCurve", "Mark", "svg_chart"]
 
 WIDTH, HEIGHT = 720, 250
-LEFT, RIGHT, TOP, BOTTOM = 62, 14, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 62, 14, 22, 30
 MOST_POINTS = 1200  # drawn of a line: beyond that, least and most of each bucket
 SMOOTH_FROM = 100  # points from which a line is also shown smoothed
 SMOOTH_SHARE = 0.02  # of the points: the window of that
@@ -32,6 +32,7 @@ class ChartCurve:
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     few: bool = False
+    exact: bool = False  # no noise in it: neither smoothed nor on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _mark(x: float, mark: Mark) -> Iterator[str]:
     """A dashed line with its label, on the side where there is room."""
     anchor, dx = ("end", -4) if x > WIDTH * 0.7 else ("start", 4)
     yield f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    yield f'<text class="tick" x="{x + dx:.1f}" y="{TOP + 9}" text-anchor="{anchor}">{escape(mark.label)}</text>'
+    yield f'<text class="tick" x="{x + dx:.1f}" y="{TOP - 8}" text-anchor="{anchor}">{escape(mark.label)}</text>'
 
 
 def _curve(axes: _Axes, curve: ChartCurve, colour: str) -> Iterator[str]:
@@ -89,7 +90,7 @@ def _curve(axes: _Axes, curve: ChartCurve, colour: str) -> Iterator[str]:
             place = f'cx="{axes.x(step):.1f}" cy="{axes.y(value):.1f}"'
             yield f'<circle class="dot {colour}" {place} r="3"><title>step {step}: {value:.5g}</title></circle>'
         return
-    smoothed = len(values) >= SMOOTH_FROM
+    smoothed = len(values) >= SMOOTH_FROM and not curve.exact
     yield f'<path class="{"faint" if smoothed else "line"} {colour}" d="{axes.path(*_thinned(steps, values))}"/>'
     if smoothed:
         yield f'<path class="line {colour}" d="{axes.path(*_thinned(steps, _smooth(values)))}"/>'
@@ -135,7 +136,8 @@ class _Axes:
         if not len(values):
             return None
         low, high = float(values.min()), float(values.max())
-        log = low > 0 and high / float(np.quantile(values, 0.05)) > LOG_FROM
+        exact = all(curve.exact for curve in curves)
+        log = not exact and low > 0 and high / float(np.quantile(values, 0.05)) > LOG_FROM
         if level is not None and not log and low - (high - low) <= level <= high + (high - low):
             low, high = min(low, level), max(high, level)
         if log:
@@ -181,7 +183,7 @@ class _Axes:
 
     def _ticks(self) -> list[float]:
         if not self.log:
-            return _nice(self.low, self.high, 5)
+            return _nice(self.low, self.high, 7)
         lowest, highest = math.exp(self.low), math.exp(self.high)
         powers = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
         every = (1, 2, 5) if len(powers) <= 3 else (1,)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlm.cli.output import Output, duration, plural, typed
+from dlm.cli.recommending import StoredRun, candidate_line
 
 if TYPE_CHECKING:
     from dlm.store import Version
@@ -68,9 +69,24 @@ def _items(document: Path, dlm_id: str, run: RunReport) -> dict[str, str]:
         items["left out"] = plural(run.skipped, noun) + (" that did not fit" if run.phase == "sft" else "")
     if run.probes:
         items["probes"] = _probes(run)
+    items |= _items_of_curves(document, run)
     previous = _previous(dlm_id, run)
     if previous is not None:
         items["before it was"] = f"{previous}: {typed('dlm', 'rollback', str(document))}"
+    return items
+
+
+def _items_of_curves(document: Path, run: RunReport) -> dict[str, str]:
+    """The verdict of the rules, and the checkpoint to keep where it is not the version itself."""
+    items = {"curves": run.diagnosis.verdict.text}
+    if run.diagnosis.findings:
+        items["curves"] += (
+            f"\n{typed('dlm', 'diagnose', str(document), '--run-id', str(run.run_id))} says why"
+        )
+    best = run.selection.best
+    if run.phase != "reward" and best is not None and best.step != run.steps:
+        stored = StoredRun(document, run.run_id, run.version, run.steps)
+        items["better kept"] = candidate_line(run.curves, best, stored)
     return items
 
 
@@ -168,6 +184,8 @@ def report_data(document: Path, runs: Sequence[RunReport]) -> dict[str, Any]:
 
 
 def _run_data(run: RunReport) -> dict[str, Any]:
+    from dlm.workflow.run_curves import verdict_data
+
     accuracy = run.accuracy
     return {
         "phase": run.phase,
@@ -187,4 +205,5 @@ def _run_data(run: RunReport) -> dict[str, Any]:
         else {**asdict(accuracy.right), "ties": accuracy.ties},
         "probes": [{"before": asdict(pair.before), "after": asdict(pair.after)} for pair in run.probes],
         "skipped": run.skipped,
+        "verdict": verdict_data(run.diagnosis, run.selection),
     }

@@ -1,6 +1,6 @@
 """Pure functions over series of numbers: read curves, diagnose them, choose a checkpoint. No store, no torch."""
 
-from dlm.curves.diagnosis import diagnose
+from dlm.curves.diagnosis import diagnose, findings_so_far
 from dlm.curves.findings import (
     BANDS,
     Band,
@@ -49,6 +49,7 @@ __all__ = [
     "Undecided",
     "Verdict",
     "diagnose",
+    "findings_so_far",
     "read_curves",
     "select",
     "unit_of",

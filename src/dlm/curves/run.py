@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlm.curves.series import Series
 
@@ -47,6 +48,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         "valid_rewards/accuracies",
         "full_valid_rewards/accuracies",
     ),
+    "chosen_nll": ("train_nll_loss", "nll_loss"),
     "margin": ("rewards/margins", "reward_margin"),
     "held_out_margin": ("valid_rewards/margins", "full_valid_rewards/margins", "eval_rewards/margins"),
     "chosen_logps": ("logps/chosen",),
@@ -99,7 +101,8 @@ class CurveRun:
     """One run, read from a store or a file.
 
     Series have strictly increasing steps and at least one point; their arrays are read-only. `method` is as the
-    source writes it, in lower case ("dpo", "orpo", "sft", ""). `kind_reason` says why `kind` was taken.
+    source writes it, in lower case ("dpo", "orpo", "sft", ""). "dpo" is its sigmoid loss, which starts at ln 2; another of
+    its losses is written behind it ("dpo/ipo"), and is not held to that. `kind_reason` says why `kind` was taken.
 
     `stated` holds single figures that the source claims beside its curves, under the field's names where they have
     one: `final_loss`, `final_token_accuracy`, `steps`, `planned_steps`, `num_epochs`, `best_metric`, …
@@ -141,7 +144,12 @@ class CurveRun:
 
     def epoch_at(self, step: int) -> float | None:
         """How many passes over the data were done at a step, None where the source does not tell."""
+        epochs = self.epochs_at(np.array([step], np.int64))
+        return None if epochs is None else float(epochs[0])
+
+    def epochs_at(self, steps: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """`epoch_at` of many steps."""
         epochs = self.role("epoch")
-        if epochs is not None and len(epochs) > 1:
-            return float(np.interp(step, epochs.steps, epochs.values))
-        return step / self.steps_per_epoch if self.steps_per_epoch else None
+        if epochs is not None and len(epochs) > 1 and np.isfinite(epochs.values).all():
+            return np.asarray(np.interp(steps, epochs.steps, epochs.values))
+        return steps / self.steps_per_epoch if self.steps_per_epoch else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,9 +149,11 @@ class Store:
         """
         return list_checkpoints(self._layout, self.runs, run_id)
 
-    def remember_checkpoint(self, run_id: int, step: int) -> None:
-        """Record that a run saved a checkpoint. Of a step that a resumed run saves anew the newest record counts."""
-        self.runs.event(run_id, SAVED, {"step": step})
+    def remember_checkpoints(self, run_id: int, steps: Iterable[int]) -> None:
+        """Record that a run saved checkpoints; each step once, so that a run that goes on tells what it would have."""
+        known = {event.data["step"] for event in self.runs.events(run_id, SAVED)}
+        for step in sorted(set(steps) - known):
+            self.runs.event(run_id, SAVED, {"step": step})
 
     def publish_checkpoint(self, run_id: int, step: int) -> Version:
         """The version that is a run's checkpoint of one step, made unless there is one. Promotes nothing.

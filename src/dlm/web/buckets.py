@@ -6,6 +6,8 @@ any zoom.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,9 +57,13 @@ def smoothed(values: NDArray[np.float64], weight: float) -> NDArray[np.float64]:
     if not len(values) or not weight:
         return values.copy()
     total, factor, stride = (1 - weight) * values, weight, 1
+    shifted = np.empty_like(total)
     while stride < len(values) and factor > _NEGLIGIBLE:
-        shifted = factor * total[:-stride]
-        total[stride:] += shifted
+        np.multiply(total[:-stride], factor, out=shifted[:-stride])
+        total[stride:] += shifted[:-stride]
         factor, stride = factor * factor, stride * 2
-    with np.errstate(under="ignore"):
-        return total / (1 - weight ** np.arange(1, len(values) + 1, dtype=np.float64))
+    young = min(
+        len(values), math.ceil(math.log(_NEGLIGIBLE) / math.log(weight))
+    )  # where the start still pulls
+    total[:young] /= 1 - weight ** np.arange(1, young + 1, dtype=np.float64)
+    return total

@@ -6,16 +6,14 @@ Trainings are started in a session of their own, so that they outlive the server
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from dlm.errors import DlmError, GateError, LockedError, MissingRecordError, UsageError
+from dlm.errors import DlmError, GateError, LockedError, MissingRecordError, TextError, UsageError
 
 __all__ = ["Trainers", "run_command"]
 
@@ -30,9 +28,11 @@ def run_command(*words: str) -> dict[str, Any]:
     """`dlm WORDS --json`, waited for: the `data` of what it prints.
 
     Raises:
+        TextError: a word that no command line can hold.
         DlmError: what the command said is wrong.
     """
-    # `--` is not needed: words are verbs of ours, checked names, and an absolute path
+    if any("\0" in word for word in words):
+        raise TextError("a text with a NUL cannot be passed on")
     done = subprocess.run(
         [*_DLM, *words, "--json"],
         stdin=subprocess.DEVNULL,
@@ -56,22 +56,23 @@ class Trainers:
     """The trainings that were started from the browser, while they run and just after: so that a fault is told."""
 
     def __init__(self) -> None:
-        self._started: list[tuple[subprocess.Popen[bytes], Path, float]] = []
+        self._started: list[tuple[subprocess.Popen[bytes], IO[bytes], float]] = []
         self._lock = threading.Lock()
 
     def start(self, *words: str) -> None:
-        """Start `dlm WORDS`, which goes on when this process ends. What it prints goes to a file of its own."""
-        number, name = tempfile.mkstemp(prefix="dlm-ui-", suffix=".log")
-        with os.fdopen(number, "wb") as log:
-            process = subprocess.Popen(
-                [*_DLM, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        """Start `dlm WORDS`, which goes on when this process ends. What it prints goes to a file without a name, which is
+        gone when both are.
+        """
+        log = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
+        process = subprocess.Popen(
+            [*_DLM, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
         with self._lock:
-            self._started.append((process, Path(name), time.monotonic()))
+            self._started.append((process, log, time.monotonic()))
 
     def starting(self) -> bool:
         """Whether one was started a moment ago and still runs."""
@@ -82,14 +83,15 @@ class Trainers:
             )
 
     def faults(self) -> list[str]:
-        """What those that ended badly since the last call said at their end. Their files are removed."""
+        """What those that ended badly since the last call said at their end."""
         told = []
         with self._lock:
             ended = [one for one in self._started if one[0].poll() is not None]
             self._started = [one for one in self._started if one[0].poll() is None]
         for process, log, _ in ended:
-            text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
-            log.unlink(missing_ok=True)
+            with log:
+                log.seek(0)
+                text = log.read().decode("utf-8", "replace")
             if process.returncode not in (0, 130):
                 told.append(_error_part(text) or f"the training ended with {process.returncode}")
         return told

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Hashable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
 from dlm.curves import Series
@@ -242,8 +242,13 @@ def _as_json(series: Series) -> dict[str, list[Any]]:
 
 @router.get("/live", response_class=StreamingResponse)
 async def live(
-    request: Request, last_event_id: Annotated[str, Header(max_length=64)] = ""
+    request: Request,
+    last_event_id: Annotated[str, Header(max_length=64)] = "",
+    after: Annotated[str, Query(max_length=64)] = "",
 ) -> StreamingResponse:
-    """The event stream of a page: `hello` or `reset`, then `change` after `change`."""
+    """The event stream of a page: `hello` or `reset`, then `change` after `change`.
+
+    `after` is the last event that a page knew when it closed its stream, as hidden pages do.
+    """
     feed: Feed = request.app.state.feed
-    return StreamingResponse(feed.stream(last_event_id), media_type="text/event-stream")
+    return StreamingResponse(feed.stream(last_event_id or after), media_type="text/event-stream")

@@ -22,7 +22,7 @@ __all__ = ["router"]
 
 router = APIRouter()
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=50_000, pattern=r"^[^\x00]*$")]
+_Text = Annotated[str, StringConstraints(min_length=1, max_length=50_000)]
 _Version = Annotated[str, StringConstraints(pattern=r"^(v\d{4,9}|base)$")]
 
 
@@ -105,6 +105,8 @@ def prefer(desk: AtDesk, said: Preference) -> dict[str, Any]:
     """A preference: a pair that is staged for review."""
     version = None if said.version == "base" else said.version
     with desk.home.store(desk.dlm_id) as store:
+        if version is not None:
+            store.versions.get(version)  # names the versions there are
         pair = store.signals.prefer(said.prompt, said.chosen, said.rejected, version=version)
         return {"staged": pair.id, "status": pair.status}
 

@@ -43,10 +43,10 @@ class Probe:
 
 @dataclass(frozen=True)
 class Knob:
-    """One knob of a run, and of the run its version came from (None: it has none, or there is no such run)."""
+    """One knob of a run, and of the run that made its parent version; None where that one, or this one, has no such knob."""
 
     name: str
-    value: str
+    value: str | None
     parent: str | None
     differs: bool
 
@@ -96,7 +96,7 @@ def recipe_of(store: Store, run: Run) -> tuple[int | None, list[Knob]]:
     knobs = [
         Knob(
             name,
-            _shown(own.get(name)),
+            _shown(own[name]) if name in own else None,
             _shown(theirs[name]) if name in theirs else None,
             parent is not None and own.get(name) != theirs.get(name),
         )

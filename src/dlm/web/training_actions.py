@@ -22,7 +22,7 @@ __all__ = ["router"]
 
 router = APIRouter()
 
-_Reason = Annotated[str, StringConstraints(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Reason = Annotated[str, StringConstraints(max_length=500)]
 
 
 class Promotion(BaseModel):

@@ -11,13 +11,14 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
-from dlm.curves import Series
+from dlm.curves import CurveRun, diagnose, select
 from dlm.evaluation import ProbeAnswer, Question, answer_all
 from dlm.stats import share
 from dlm.store import Run, Store, Version
 from dlm.training import LoopResult, score_held_out, score_monitors
 from dlm.workflow.followers import Followers, StartMeasures
 from dlm.workflow.loading import Loaded
+from dlm.workflow.run_curves import verdict_data
 from dlm.workflow.views import Accuracy, ProbePair, RunReport, TrainView
 
 __all__ = ["Measuring", "accuracy_of"]
@@ -83,6 +84,10 @@ class Measuring:
             final["probe_exact_match"] = sum(answer.exact for answer in self.answers) / len(self.answers)
         return final
 
+    def judge(self, curves: CurveRun) -> None:
+        """Record the verdict of the rules, so that looking at many runs need not judge each of them anew."""
+        self._record_once("diagnosis", verdict_data(diagnose(curves), select(curves)))
+
     def report(
         self,
         made: Version,
@@ -90,11 +95,12 @@ class Measuring:
         promoted: bool,
         method: str,
         result: LoopResult,
-        series: Mapping[str, Series],
+        curves: CurveRun,
         view: TrainView,
     ) -> RunReport:
         """What the run leaves behind; a warning where supervised rows lost much."""
         self._warn_of_lost_facts(view)
+        series = curves.series
         probes = zip(
             self.start_answers, self.answers, strict=False
         )  # none of the start, where it was not kept
@@ -114,6 +120,9 @@ class Measuring:
             accuracy=accuracy_of(self.after),
             probes=[ProbePair(before, after) for before, after in probes],
             skipped=len(self._loaded.prepared.preflight.skipped),
+            curves=curves,
+            diagnosis=diagnose(curves),
+            selection=select(curves),
         )
 
     def _answer(self, *, of_base: bool) -> list[ProbeAnswer]:

@@ -42,7 +42,7 @@ class RunObserver:
 
     def checkpoint_saved(self, step: int) -> None:
         """A checkpoint is safe on disk."""
-        self._store.remember_checkpoint(self._run_id, step)
+        self._store.remember_checkpoints(self._run_id, [step])
         self._view.checkpoint(step)
 
     def stop_requested(self) -> str:

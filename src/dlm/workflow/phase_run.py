@@ -34,7 +34,7 @@ from dlm.workflow.measuring import Measuring
 from dlm.workflow.observing import RunObserver
 from dlm.workflow.phases import recipe_of
 from dlm.workflow.resuming import RunFacts
-from dlm.workflow.run_curves import loss_method
+from dlm.workflow.run_curves import curve_run, loss_method
 from dlm.workflow.views import Phase, RunReport, TrainView
 from dlm.workflow.watching import WARNING, CurveWatch, lowest_training_loss
 
@@ -164,7 +164,17 @@ class PhaseRun:
             if runs.get(run.id).status == "running":
                 status = "failed" if isinstance(fault, TrainingError) else "interrupted"
                 runs.finish(run.id, status, (str(fault) or type(fault).__name__).partition("\n")[0])
+                if status == "failed":
+                    self._say_what_is_left(run)
             raise
+
+    def _say_what_is_left(self, run: Run) -> None:
+        """A run that failed cannot be resumed, but a checkpoint from before may be worth a version."""
+        left = [one.step for one in self.invocation.store.saved_checkpoints(run.id) if one.is_there]
+        if left and self.phase != "reward":
+            path = str(self.invocation.material.path)
+            shown = shlex.join(["dlm", "checkpoints", path, "--run-id", str(run.id)])
+            self.invocation.view.note(f"checkpoints of step {', '.join(map(str, left))} are kept: {shown}")
 
     def _train(self, run: Run, resolved: ResolvedRecipe, loaded: Loaded, measured: Estimate) -> RunReport:
         store, material, view = self.invocation.store, self.invocation.material, self.invocation.view
@@ -174,6 +184,9 @@ class PhaseRun:
         optimizer = make_optimizer(model, resolved.recipe)
         progress = checkpoints.load_newest(folder, model, optimizer, view.warn)
         store.metrics.drop_after(run.id, progress.step)
+        store.remember_checkpoints(
+            run.id, checkpoints.saved_steps(folder)
+        )  # one may lack its record: killed just then
         threads = Choice(run.threads, "as the run began") if progress.step else loaded.policy.threads
         view.briefing(
             brief(
@@ -200,14 +213,15 @@ class PhaseRun:
             writer.log(result.progress.step, measuring.at_end())
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
         self.invocation.followers.phase_is_over()
-        series = store.metrics.read(run.id)
+        curves = curve_run(store, run)
+        measuring.judge(curves)  # before the run is complete: nothing goes on with it then
         published = self._publish(run, resolved, loaded, step)
         return measuring.report(
             published,
             promoted=self._is_promoted,
             method=method_of(resolved),
             result=result,
-            series=series,
+            curves=curves,
             view=view,
         )
 

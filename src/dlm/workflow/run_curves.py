@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from dlm.curves import Checkpoint, CurveRun, RunKind, Series
+from dlm.curves import Checkpoint, CurveRun, Diagnosis, RunKind, Selection, Series
 from dlm.errors import MissingRecordError, UsageError
 from dlm.store import Run, Store
 
@@ -24,11 +24,12 @@ __all__ = [
     "require_curves",
     "trains",
     "values_at",
+    "verdict_data",
 ]
 
 TRAINED: Final = ("sft", "preference", "reward", "rft")
 
-CHECKPOINT_METRICS: Final = (
+CHECKPOINT_METRICS: Final[tuple[str, ...]] = (
     # those of an OpenAI supervised job, …
     "train_loss",
     "train_mean_token_accuracy",
@@ -170,6 +171,18 @@ def _checkpoint(dlm_id: str, run_id: int, usable: _Usable, series: Mapping[str, 
             name: value for name, value in values_at(series, usable.step).items() if math.isfinite(value)
         },
     )
+
+
+def verdict_data(diagnosis: Diagnosis, selection: Selection) -> dict[str, Any]:
+    """The outcome of a diagnosis as the event `diagnosis` keeps it when a run ends."""
+    best = selection.best
+    return {
+        "level": diagnosis.verdict.level,
+        "text": diagnosis.verdict.text,
+        "rules": [finding.rule for finding in diagnosis.findings],
+        "best_step": None if best is None else best.step,
+        "saved_step": None if best is None else best.saved_step,
+    }
 
 
 def values_at(series: Mapping[str, Series], step: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from dlm.curves import CurveRun, Diagnosis, Selection
 from dlm.evaluation import ProbeAnswer
 from dlm.recipe import Choice, ResolvedRecipe
 from dlm.stats import Estimate as Interval
@@ -91,7 +92,8 @@ class RunReport:
     """What a finished run of one phase left behind.
 
     Losses are in nats, per target token or per pair; `smoothed_loss` is the mean of the last tenth. `before` and `after`
-    hold the held-out metrics of what the run started from (not measured of an SFT run) and of the version.
+    hold the held-out metrics of what the run started from (not measured of an SFT run) and of the version. `diagnosis` and
+    `selection` are what the rules say of its `curves`.
     """
 
     phase: Phase
@@ -109,6 +111,9 @@ class RunReport:
     accuracy: Accuracy | None
     probes: Sequence[ProbePair]
     skipped: int
+    curves: CurveRun
+    diagnosis: Diagnosis
+    selection: Selection
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from dlm.curves import ROLES, CurveRun, Finding, Series, diagnose, unit_of
+from dlm.curves import ROLES, CurveRun, Finding, Series, findings_so_far, unit_of
 from dlm.store import RunEvent
 from dlm.workflow.run_curves import curve_run_of
 
 __all__ = ["WARNING", "CurveWatch", "lowest_training_loss", "warning_data", "warning_text"]
 
 WARNING: Final = "warning"  # the kind of a run's event that holds one
-LEAST_STEPS: Final = 5  # between two looks, so that they cost nothing beside the steps
+LEAST_STEPS: Final = 10  # between two looks, so that they cost nothing beside the steps
 LOOKS: Final = 40  # about so many in a long run whose evaluations are rarer
 USUAL_STEPS: Final = 25
 
@@ -110,7 +110,7 @@ class CurveWatch:
 
     def _look(self) -> list[Finding]:
         new = []
-        for finding in diagnose(self.curves(), running=True).findings:
+        for finding in findings_so_far(self.curves()):
             rank = _RANK[finding.severity]
             if rank >= self._stops_at and not self.reason:
                 self.reason = f"{finding.severity}: {finding.title}"

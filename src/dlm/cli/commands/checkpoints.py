@@ -1,21 +1,23 @@
-"""`dlm checkpoints`: the checkpoints of a run, with what the run measured there and which one to take."""
+"""`dlm checkpoints`: the checkpoints of a run, with what was measured there and which one to take."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlm.cli.options import document_argument
+from dlm.cli.options import DOCUMENT, remember
 from dlm.cli.output import Output, json_option, plural
-from dlm.cli.project import open_store, pick_training_run
+from dlm.cli.project import is_document, open_store, pick_training_run
 from dlm.cli.recommending import StoredRun, candidate_line
+from dlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from dlm.curves import Checkpoint, Diagnosis, Selection
-    from dlm.store import SavedCheckpoint, Version
+    from dlm.curves import Checkpoint, CurveRun
 
 __all__ = ["checkpoint_list", "checkpoints"]
 
@@ -38,38 +40,105 @@ _SPARE = (
 )
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A line of the table. `state` and `version` are those of a checkpoint in a store."""
+
+    step: int
+    values: Mapping[str, float]
+    state: str = ""
+    version: str = ""
+
+
 @click.command()
-@document_argument
+@click.argument("source", metavar="DOCUMENT|FILE", type=DOCUMENT, callback=remember)
 @click.option(
     "--run-id", type=click.IntRange(1), metavar="N", help="Which run.  [default: the newest training]"
 )
 @json_option
-def checkpoints(output: Output, document: Path, run_id: int | None) -> None:
+def checkpoints(output: Output, source: Path, run_id: int | None) -> None:
     """The checkpoints of a run: what was measured at each, which are still there, and which one the curves recommend.
 
+    A FILE is a list of checkpoints or a result file, as `dlm diagnose` reads them; of one that names no checkpoints the
+    validations are shown.
+
     --json prints the list as OpenAI's API does (`/fine_tuning/jobs/{id}/checkpoints`): those that are there, the newest
-    first; a model checkpoint is the path of a PEFT adapter.
+    first; of a document's run, a model checkpoint is the path of a PEFT adapter.
     """
-    from dlm.curves import diagnose, select
     from dlm.workflow.run_curves import curve_run, values_at
 
-    with open_store(output, document) as store:
-        run = pick_training_run(store, document, run_id)
+    if not is_document(source):
+        _of_file(output, source, run_id)
+        return
+    with open_store(output, source) as store:
+        run = pick_training_run(store, source, run_id)
         curves = curve_run(store, run)
         saved = store.saved_checkpoints(run.id)
-        made = {one.step: one for one in store.versions.list() if one.run_id == run.id}
+        made = {one.step: one.name for one in store.versions.list() if one.run_id == run.id}
         version = store.versions.get(run.version) if run.version else None
+    stored = StoredRun(source, run.id, run.version, version.step if version else None)
+    rows = [
+        _Row(
+            one.step,
+            values_at(curves.series, one.step),
+            "saved" if one.is_there else "pruned",
+            made.get(one.step, NONE),
+        )
+        for one in saved
+    ]
+    head = f"run {run.id} ({run.kind}) is {run.status}: {plural(len(saved), 'checkpoint')} saved"
+    _print(output, head, curves, rows, stored, running=run.status == "running")
+
+
+def _of_file(output: Output, path: Path, run_id: int | None) -> None:
+    from dlm.curves import read_curves
+    from dlm.workflow.run_curves import values_at
+
+    if run_id is not None:
+        raise UsageError("--run-id names a run of a document", found=f"{path}, which is a file of curves")
+    curves = read_curves(path)
+    if curves.checkpoints:
+        rows = [_Row(one.step, one.metrics) for one in sorted(curves.checkpoints, key=lambda one: one.step)]
+        head = f"{path} ({curves.kind}): {plural(len(rows), 'checkpoint')}"
+    else:
+        held_out = (
+            curves.role("valid_reward") or curves.role("valid_loss") or curves.role("held_out_accuracy")
+        )
+        steps = [] if held_out is None else held_out.steps.tolist()
+        rows = [_Row(step, values_at(curves.series, step)) for step in steps]
+        head = f"{path} ({curves.kind}) names no checkpoints; {plural(len(rows), 'validation')}"
+    _print(output, head, curves, rows, None)
+
+
+def _print(
+    output: Output,
+    head: str,
+    curves: CurveRun,
+    rows: Sequence[_Row],
+    stored: StoredRun | None,
+    *,
+    running: bool = False,
+) -> None:
+    """The table and the recommendation, or OpenAI's list."""
+    from dlm.curves import diagnose, select
+
     if output.as_json:
         output.raw_json(checkpoint_list(curves.checkpoints))
         return
-    stored = StoredRun(document, run.id, run.version, version.step if version else None)
-    diagnosis, selection = diagnose(curves, running=run.status == "running"), select(curves)
-    output.heading(f"run {run.id} ({run.kind}) is {run.status}: {plural(len(saved), 'checkpoint')} saved")
-    if saved:
-        measured = {one.step: values_at(curves.series, one.step) for one in saved}
-        _print_table(output, saved, measured, made, diagnosis, selection)
+    diagnosis, selection = diagnose(curves, running=running), select(curves)
+    bands = {point.step: f"{point.ratio:.2f} {point.band}" for point in diagnosis.ratios}
+    marks: dict[int, str] = {}
+    for candidate in selection.candidates:
+        before = marks.get(candidate.step)
+        marks[candidate.step] = f"{before}, {candidate.role}" if before else candidate.role
+    output.heading(head)
+    if rows:
+        _print_table(output, rows, bands, marks, of_store=stored is not None)
     for number, candidate in enumerate(selection.candidates):
-        label = "recommended" if len(selection.candidates) == 1 else "candidates" if not number else " " * 10
+        if curves.kind == "rft":
+            label = "to try" if not number else "      "
+        else:
+            label = "recommended" if not number else "or"
         output.line(f"{label}: {candidate_line(curves, candidate, stored)}")
     if not selection.candidates:
         output.line(f"nothing recommended: {selection.reason}")
@@ -77,37 +146,30 @@ def checkpoints(output: Output, document: Path, run_id: int | None) -> None:
 
 def _print_table(
     output: Output,
-    saved: Sequence[SavedCheckpoint],
-    measured: Mapping[int, Mapping[str, float]],
-    made: Mapping[int, Version],
-    diagnosis: Diagnosis,
-    selection: Selection,
+    rows: Sequence[_Row],
+    bands: Mapping[int, str],
+    marks: Mapping[int, str],
+    *,
+    of_store: bool,
 ) -> None:
-    names = list(dict.fromkeys(name for values in measured.values() for name in values))
-    bands = {point.step: point for point in diagnosis.ratios}
-    marks: dict[int, str] = {}
-    for candidate in selection.candidates:
-        before = marks.get(candidate.step)
-        marks[candidate.step] = f"{before}, {candidate.role}" if before else candidate.role
-    rows = []
-    for one in saved:
-        values, band = measured[one.step], bands.get(one.step)
-        version = made.get(one.step)
-        rows.append(
-            [
-                str(one.step),
-                *(f"{values[name]:.4g}" if name in values else "" for name in names),
-                f"{band.ratio:.2f} {band.band}" if band else NONE,
-                "saved" if one.is_there else "pruned",
-                version.name if version else NONE,
-                marks.get(one.step, ""),
-            ]
-        )
-    columns = ["step", *names, "overfitting", "state", "version", "mark"]
-    if not bands:  # no run of losses on held-out rows
-        columns.remove("overfitting")
-        rows = [[*row[: 1 + len(names)], *row[2 + len(names) :]] for row in rows]
-    output.table(columns, rows, right=("step", *names), spare=[name for name in _SPARE if name in columns])
+    from dlm.workflow.run_curves import CHECKPOINT_METRICS
+
+    found = {name for row in rows for name in row.values}
+    names = [name for name in CHECKPOINT_METRICS if name in found]
+    names += sorted(found - set(names) - {"step"})
+    columns: dict[str, list[str]] = {"step": [str(row.step) for row in rows]}
+    for name in names:
+        columns[name] = [f"{row.values[name]:.4g}" if name in row.values else NONE for row in rows]
+    if bands:
+        columns["overfitting"] = [bands.get(row.step, NONE) for row in rows]
+    if of_store:
+        columns["state"] = [row.state for row in rows]
+        columns["version"] = [row.version for row in rows]
+    columns["mark"] = [marks.get(row.step, "") for row in rows]
+    spare = [name for name in _SPARE if name in columns]
+    output.table(
+        list(columns), list(zip(*columns.values(), strict=True)), right=("step", *names), spare=spare
+    )
 
 
 def checkpoint_list(found: Sequence[Checkpoint]) -> dict[str, Any]:
@@ -115,11 +177,14 @@ def checkpoint_list(found: Sequence[Checkpoint]) -> dict[str, Any]:
     data = [
         {
             "object": "fine_tuning.job.checkpoint",
-            "id": one.id,
+            "id": one.id or f"step-{one.step}",
             "created_at": one.created_at,
             "fine_tuned_model_checkpoint": one.model,
             "fine_tuning_job_id": one.job_id,
-            "metrics": {"step": one.step, **one.metrics},
+            "metrics": {
+                "step": one.step,
+                **{name: value for name, value in one.metrics.items() if math.isfinite(value)},
+            },
             "step_number": one.step,
         }
         for one in sorted(found, key=lambda one: -one.step)

@@ -11,7 +11,7 @@ import click
 
 from dlm.cli.options import DOCUMENT
 from dlm.cli.output import Output, json_option, remember_document
-from dlm.cli.project import open_store, pick_training_run
+from dlm.cli.project import is_document, open_store, pick_training_run
 from dlm.errors import DlmError, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def diagnose(
 def _diagnosed(
     output: Output, sources: Sequence[Path], run_ids: Sequence[int], thresholds: Thresholds
 ) -> list[Diagnosed]:
-    documents = [path for path in sources if _is_document(path)]
+    documents = [path for path in sources if is_document(path)]
     if run_ids and len(documents) != 1:
         raise UsageError(
             "--run-id names runs of one document",
@@ -103,19 +103,13 @@ def _diagnosed(
         else:
             from dlm.curves import read_curves
 
-            found.append(_looked_at(str(path), read_curves(path), thresholds))
+            found.append(_looked_at(path, _label(path, sources), read_curves(path), thresholds))
     return found
 
 
-def _is_document(path: Path) -> bool:
-    """By its name, or by the fence that opens a header: a file of curves has neither."""
-    if path.suffix == ".dlm":
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(8).removeprefix(b"\xef\xbb\xbf").startswith((b"---\n", b"---\r"))
-    except OSError:
-        return False
+def _label(path: Path, sources: Sequence[Path]) -> str:
+    """A file's name where no other source is called so, else its path."""
+    return path.name if [other.name for other in sources].count(path.name) == 1 and path.name else str(path)
 
 
 def _of_document(
@@ -132,12 +126,13 @@ def _of_document(
             version = store.versions.get(run.version) if run.version else None
             stored = StoredRun(path, run.id, run.version, version.step if version else None)
             running = run.status == "running"
-            label = f"{path}: run {run.id}"
-            found.append(_looked_at(label, curve_run(store, run), thresholds, stored, running=running))
+            label = f"run {run.id} of {path.name}"
+            found.append(_looked_at(path, label, curve_run(store, run), thresholds, stored, running=running))
     return found
 
 
 def _looked_at(
+    source: Path,
     label: str,
     run: CurveRun,
     thresholds: Thresholds,
@@ -150,7 +145,7 @@ def _looked_at(
     from dlm.curves import select
 
     diagnosis = apply_rules(run, thresholds, running=running)
-    return Diagnosed(label, run, diagnosis, select(run, thresholds), stored)
+    return Diagnosed(source, label, run, diagnosis, select(run), stored)
 
 
 def _thresholds(assignments: Sequence[str]) -> Thresholds:
@@ -218,7 +213,7 @@ def diagnosed_data(one: Diagnosed) -> dict[str, Any]:
     run, stored = one.run, one.stored
     diagnosis = asdict(one.diagnosis)
     return {
-        "source": one.label if stored is None else str(stored.document),
+        "source": str(one.source),
         "run_id": None if stored is None else stored.run_id,
         "version": None if stored is None else stored.version,
         "name": run.name,

@@ -160,6 +160,7 @@ def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
         "document_sha256": run.document_sha256,
         "libraries": dict(run.libraries),
         "recipe": dict(run.recipe),
+        "verdict": verdicts[-1].data if (verdicts := store.runs.events(run.id, "diagnosis")) else None,
     }
 
 
@@ -214,6 +215,12 @@ def _overview(data: dict[str, Any], path: Path) -> dict[str, str]:
     if mined is not None:
         pairs = mining_counts(mined["pairs"]) or "no pairs"
         items["mined last"] = f"run {mined['run_id']} from {mined['version']} with {mined['judge']}: {pairs}"
+    judged = [run for run in data["runs"] if run["kind"] not in ("eval", "mine")][-1:]
+    if judged and judged[0]["verdict"] is not None:
+        run = judged[0]
+        items["curves"] = f"run {run['id']}: {run['verdict']['text']}"
+        if run["verdict"]["level"] in ("warn", "severe"):
+            items["curves"] += f"\n{typed('dlm', 'diagnose', str(path), '--run-id', str(run['id']))} says why"
     if any(run["status"] in ("interrupted", "stopped") for run in data["runs"][-1:]):
         newest = data["runs"][-1]
         again = (

@@ -101,6 +101,12 @@ FILE = click.Path(path_type=Path)
     help="Also keep the checkpoint that scored best on held-out rows, and make the version of it.",
 )
 @click.option(
+    "--stop-on",
+    type=click.Choice(["never", "severe", "warn"]),
+    help="Stop as soon as the curves show something severe (or worth a warning), and keep the best checkpoint.  "
+    "[default: never]",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Only show what each phase would do, and its first rows as the model would see them; nothing is written.",
@@ -126,6 +132,7 @@ def train(
     no_stored: bool,
     keep_last: int | None,
     keep_best: bool,
+    stop_on: str | None,
     dry_run: bool,
     resume: bool,
     fresh: bool,
@@ -145,6 +152,7 @@ def train(
         "seed": seed,
         "keep_last": keep_last,
         "keep_best": True if keep_best else None,
+        "stop_on": stop_on,
         "preference.method": method,
         "preference.loss_type": loss_type,
         f"{of_pairs}.min_margin": min_margin,

@@ -11,26 +11,43 @@ function show(state, words) {
 
 const tell = (name, detail) => document.dispatchEvent(new CustomEvent(name, { detail }));
 
-let broken = false;
-const source = new EventSource("/live");
-source.addEventListener("hello", () => {
-  show("on", "live");
-  if (broken) tell("dlm:reset", {});
-  broken = false;
+// A browser opens six connections to a server, whatever the number of tabs, and a stream holds one: a page that nobody
+// sees closes its own, and asks for what it missed when it is looked at again.
+let source = null;
+let lastId = "";
+
+function open() {
+  source = new EventSource(lastId ? `/live?after=${encodeURIComponent(lastId)}` : "/live");
+  source.addEventListener("hello", (event) => {
+    lastId = event.lastEventId;
+    show("on", "live");
+  });
+  source.addEventListener("reset", (event) => {
+    lastId = event.lastEventId;
+    show("on", "live");
+    tell("dlm:reset", {});
+  });
+  source.addEventListener("change", (event) => {
+    lastId = event.lastEventId;
+    const detail = JSON.parse(event.data);
+    if (detail.fault) toast(detail.fault);
+    tell("dlm:changed", detail);
+  });
+  source.addEventListener("error", () => {
+    if (source?.readyState === EventSource.CLOSED) show("off", "no connection: open the address anew");
+    else show("off", "reconnecting");
+  });
+}
+
+function close() {
+  source?.close();
+  source = null;
+}
+
+document.addEventListener("visibilitychange", () => {
+  close();
+  if (document.visibilityState === "visible") open();
 });
-source.addEventListener("reset", () => {
-  show("on", "live");
-  broken = false;
-  tell("dlm:reset", {});
-});
-source.addEventListener("change", (event) => {
-  const detail = JSON.parse(event.data);
-  if (detail.fault) toast(detail.fault);
-  tell("dlm:changed", detail);
-});
-source.addEventListener("error", () => {
-  broken = true;
-  if (source.readyState === EventSource.CLOSED) show("off", "no connection: reload the page");
-  else show("off", "reconnecting");
-});
-addEventListener("pagehide", () => source.close());
+addEventListener("pagehide", close);
+addEventListener("pageshow", () => source ?? open());
+if (document.visibilityState === "visible") open();

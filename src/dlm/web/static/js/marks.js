@@ -66,7 +66,6 @@ function above(drawn, panel) {
     ctx.strokeStyle = ctx.fillStyle = colour(SEVERITY[finding.severity]);
     ctx.lineWidth = 1.5 * scale;
     ctx.font = `bold ${11 * scale}px system-ui, sans-serif`;
-    ctx.textAlign = "center";
     finding.x.forEach((at, place) => {
       const x = drawn.valToPos(at, "x", true);
       const value = finding.values[place];
@@ -74,7 +73,11 @@ function above(drawn, panel) {
       ctx.beginPath();
       ctx.arc(x, Number.isFinite(y) ? y : bbox.top, 5 * scale, 0, 2 * Math.PI);
       ctx.stroke();
-      if (place === 0) ctx.fillText(`!${finding.number}`, x, Math.max(bbox.top + 11 * scale, y - 9 * scale));
+      ctx.textAlign = x < bbox.left + 12 * scale ? "left" : x > bbox.left + bbox.width - 12 * scale ? "right" : "center";
+      if (place === 0) {
+        const beside = ctx.textAlign === "left" ? 8 : ctx.textAlign === "right" ? -8 : 0;
+        ctx.fillText(`!${finding.number}`, x + beside * scale, Math.max(bbox.top + 11 * scale, y - (beside ? -4 : 9) * scale));
+      }
     });
   }
   ctx.restore();

@@ -4,6 +4,7 @@ import { duration, percent, short } from "/static/js/format.js";
 import { colour, marksPlugin, withAlpha } from "/static/js/marks.js";
 
 const MOST_APPENDED = 6000; // points of a line before it is bucketed anew
+const WHOLE = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9].flatMap((ten) => [ten, 2 * ten, 5 * ten]); // between ticks of steps
 const RUN_COLOURS = ["rate", "norm", "extra", "chosen", "rejected", "accuracy", "neutral"];
 
 export class Panel {
@@ -171,7 +172,7 @@ export class Panel {
     const { view } = this.office;
     const soft = colour("soft");
     const axis = { stroke: soft, grid: { stroke: withAlpha(soft, 0.18), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-    const x = { ...axis, size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
+    const x = { ...axis, ...(this.header.axis === "time" ? {} : { incrs: WHOLE }), size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
     const y = { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : this.value(tick))) };
     const log = view.log && this.section.dataset.log === "yes" && this.positive();
     const range = this.rangeOfY(log);
@@ -208,6 +209,7 @@ export class Panel {
         if (value > high && value - high < 2 * (high - low)) high = value;
       }
       if (log) return uPlot.rangeLog(low, high, 10, false);
+      if (low === high && this.header.share) return [Math.max(0, low - 0.1), Math.min(1.02, high + 0.1)];
       if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1];
       const room = (high - low) * 0.06;
       return [low >= 0 && low - room < 0 ? 0 : low - room, this.header.share && high <= 1 ? Math.min(1.02, high + room) : high + room];

@@ -6,6 +6,8 @@ import { keepView, readView, viewQuery } from "/static/js/view.js";
 
 const RUN = Number(document.getElementById("head").dataset.run);
 
+const FOLLOWS = !new URLSearchParams(location.search).has("run"); // the newest run, whichever that is
+
 const office = {
   view: readView(RUN),
   marks: null,
@@ -27,7 +29,7 @@ document.body.append(said);
 let panels = [];
 const seen = new IntersectionObserver(
   (entries) => entries.forEach((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting)),
-  { rootMargin: "120px" },
+  { rootMargin: "300px" },
 );
 
 function openPanels() {
@@ -125,7 +127,18 @@ document.addEventListener("click", async (event) => {
 
 // --- what changes -----------------------------------------------------------------------------------------------------
 
-const get = (address, target) => htmx.ajax("GET", address, { target, swap: "innerHTML" });
+/** Put a piece of the page in its place; done when it stands there (htmx's own promise is done before). */
+function get(address, target) {
+  const place = document.querySelector(target);
+  return new Promise((done) => {
+    place.addEventListener("htmx:afterSwap", function swapped(event) {
+      if (event.target !== place) return;
+      place.removeEventListener("htmx:afterSwap", swapped);
+      done();
+    });
+    htmx.ajax("GET", address, { target: place, swap: "innerHTML" });
+  });
+}
 
 async function loadMarks() {
   try {
@@ -141,14 +154,24 @@ async function loadMarks() {
 async function refresh({ status }) {
   const before = document.querySelector("#head section").dataset.status;
   await get(`/training/runs/${RUN}/head`, "#head");
-  const query = viewQuery(office.view);
-  get(`/training/list?${query}`, "#runs");
+  await get(`/training/list?${viewQuery(office.view)}`, "#runs");
+  tellOfNewRun();
   get(`/training/runs/${RUN}/story`, "#story");
   get(`/training/runs/${RUN}/findings`, "#findings");
   loadMarks();
   const now = document.querySelector("#head section").dataset.status;
   if (status || now !== before) panels.forEach((panel) => panel.invalidate());
   if (now !== before) office.say(`Run ${RUN} is ${document.getElementById("status").textContent}`);
+}
+
+let newest = RUN;
+function tellOfNewRun() {
+  const row = document.querySelector('#runs tr[data-status="running"]');
+  const run = Number(row?.dataset.run ?? 0);
+  if (run <= newest) return;
+  newest = run;
+  if (FOLLOWS) location.assign("/training");
+  else toast(`Run ${run} has begun`, "good");
 }
 
 let refreshing = 0;
@@ -230,7 +253,7 @@ document.addEventListener("dlm:theme", () => panels.forEach((panel) => panel.rec
 showControls();
 openPanels();
 // Verdicts take longer on long runs, and no chart waits for them.
-requestIdleCallback(() => {
+(window.requestIdleCallback ?? setTimeout)(() => {
   loadMarks();
   get(`/training/runs/${RUN}/findings`, "#findings");
 });

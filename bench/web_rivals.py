@@ -1,0 +1,139 @@
+"""The same chart of a million points in TensorBoard and Trackio, for bench/web.py. Neither is a dependency of dlm."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+__all__ = ["rival_rows"]
+
+WRITE_TENSORBOARD = """
+import sys, numpy as np
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+writer = EventFileWriter(sys.argv[2], max_queue_size=10000)
+for step, value in enumerate(np.load(sys.argv[1]).tolist(), start=1):
+    writer.add_event(Event(wall_time=1e9 + step, step=step, summary=Summary(value=[Summary.Value(tag="train_loss", simple_value=value)])))
+writer.close()
+"""
+WRITE_TRACKIO = """
+import sys, numpy as np, trackio
+from trackio.sqlite_storage import SQLiteStorage
+values = np.load(sys.argv[1]).tolist()
+SQLiteStorage.init_db("bench")
+for begin in range(0, len(values), 10000):
+    part = values[begin:begin + 10000]
+    SQLiteStorage.bulk_log("bench", "run", [{"train_loss": value} for value in part], steps=list(range(begin + 1, begin + 1 + len(part))))
+"""
+SHOWN = """async (timeout) => {
+  // A chart is there when a drawing of at least 200 by 100 pixels has a stroke: an SVG path, or pixels on a canvas.
+  const painted = (canvas) => {
+    if (canvas.width < 200 || canvas.height < 100) return false;
+    const copy = document.createElement("canvas");
+    copy.width = canvas.width; copy.height = canvas.height;
+    const pen = copy.getContext("2d"); pen.drawImage(canvas, 0, 0);
+    const pixels = pen.getImageData(0, 0, copy.width, copy.height).data;
+    for (let i = 0; i < pixels.length; i += 4) {
+      const [r, g, b, a] = pixels.slice(i, i + 4);
+      if (a > 40 && Math.max(r, g, b) - Math.min(r, g, b) > 60) return true;
+    }
+    return false;
+  };
+  const all = (root) => [...root.querySelectorAll("*")].flatMap((one) => one.shadowRoot ? [one, ...all(one.shadowRoot)] : [one]);
+  while (performance.now() < timeout) {
+    const nodes = all(document);
+    if (nodes.some((one) => (one.tagName === "CANVAS" && painted(one)) ||
+        (one.tagName === "path" && (one.getAttribute("d") ?? "").length > 2000))) return performance.now();
+    await new Promise(requestAnimationFrame);
+  }
+  return null;
+}"""
+TIMEOUT_S = 120
+
+
+def rival_rows(
+    python: str, browser: Any, values: np.ndarray, repeats: int = 3
+) -> list[tuple[str, str, list[float]]]:
+    """Navigation to the drawn chart in each of them, in ms; what was not drawn within two minutes has no row."""
+    rows: list[tuple[str, str, list[float]]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "values.npy", values)
+        logs, home = folder / "logs", folder / "trackio"
+        home.mkdir()
+        environment = {
+            **os.environ,
+            "TRACKIO_DIR": str(home),
+            "GRADIO_ANALYTICS_ENABLED": "0",
+            "HF_HUB_OFFLINE": "1",
+        }
+        for script, where in ((WRITE_TENSORBOARD, logs), (WRITE_TRACKIO, home)):
+            command = [python, "-c", script, str(folder / "values.npy"), str(where)]
+            subprocess.run(command, check=True, env=environment)
+        tensorboard = [
+            python,
+            "-m",
+            "tensorboard.main",
+            "--logdir",
+            str(logs),
+            "--port",
+            "6106",
+            "--load_fast=false",
+        ]
+        every = [*tensorboard, "--samples_per_plugin", "scalars=0"]
+        trackio = [python, "-c", "import trackio; trackio.show(project='bench', open_browser=False)"]
+        for title, command, url in (
+            (
+                "TensorBoard as it comes (1,000 points kept)",
+                tensorboard,
+                "http://localhost:6106/?darkMode=false#timeseries",
+            ),
+            ("TensorBoard with every point", every, "http://localhost:6106/?darkMode=false#timeseries"),
+            ("Trackio", trackio, "http://127.0.0.1:7860/?project=bench"),
+        ):
+            taken = _shown(command, url, browser, environment, repeats)
+            if taken:
+                rows.append((f"{title}: one series of {len(values):,}, first chart drawn", "ms", taken))
+            else:
+                print(f"{title}: no chart within {TIMEOUT_S} s")
+    return rows
+
+
+def _shown(
+    command: list[str], url: str, browser: Any, environment: dict[str, str], repeats: int
+) -> list[float]:
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait_for(url)
+        time.sleep(60)  # TensorBoard reads its files in the background: the page is measured, not that
+        taken = []
+        for _ in range(repeats):
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
+            page.goto(url, wait_until="commit")
+            shown = page.evaluate(SHOWN, TIMEOUT_S * 1000)
+            page.close()
+            if shown is not None:
+                taken.append(shown)
+        return taken
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def _wait_for(url: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(url)

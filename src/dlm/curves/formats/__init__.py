@@ -1,0 +1,1 @@
+"""One module per file format; `dlm.curves.readers` finds the right one by content."""

@@ -1,0 +1,11 @@
+"""The page on curves has the rules and thresholds as the code has them."""
+
+from __future__ import annotations
+
+from tools.docs.curve_rules import PAGE, current
+
+
+def test_the_tables_are_current() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert current(page) == page
+    assert page.count("<!-- end -->") == 2
