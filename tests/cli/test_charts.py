@@ -6,7 +6,7 @@ import math
 from xml.etree import ElementTree
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlm.cli.plot import PlotCurve, plot
@@ -24,6 +24,7 @@ def steps(count: int) -> np.ndarray:
     return np.arange(1, count + 1)
 
 
+@settings(max_examples=100)  # each draws a screen
 @given(CURVES, st.integers(20, 120), st.integers(2, 20), st.booleans(), st.integers(0, 70))
 def test_a_plot_fits_its_width_and_height(
     curves: list[tuple[list[float], bool]], width: int, height: int, fancy: bool, mark: int
@@ -39,6 +40,7 @@ def test_a_plot_fits_its_width_and_height(
     assert fancy or all(ord(sign) < 128 for line in lines for sign in line)
 
 
+@settings(max_examples=100)  # each draws a screen
 @given(CURVES, st.one_of(st.none(), st.floats(-10, 10)))
 def test_a_chart_is_well_formed_and_without_numbers_that_are_none(
     curves: list[tuple[list[float], bool]], level: float | None
