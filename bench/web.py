@@ -1,15 +1,14 @@
-"""How fast the web app is: `python bench/web.py [PART …]` writes bench/results/web.json. Parts: start, charts, pairs, live,
+"""How fast the web app is: `python bench/web.py [PART …]` writes bench/results/web.json. Parts: start, charts, live,
 slowdown; all but the rivals without arguments. `--rivals PYTHON` names a Python of an environment of its own that has
 tensorboard and trackio, for the same chart in them.
 
 start      `dlm ui` to the first page, a new process each time
 charts     a series of 1,000,000 points, and ten of 100,000, in Chromium: navigation to the drawn chart (the browser's own
            clock, from navigation start to the end of the drawing), and a zoom from the key to the drawn chart
-pairs      50,000 pairs in the store: filter and search, from the request to the whole answer
 live       from a step's log call in a training process to the drawn pixel, of the oldest point of each event
 slowdown   steps per second of one training, in turns with three event streams read and with the server asleep
 
-Figures are medians, with the smallest and the largest beside them.
+bench/web_data.py measures the RL DATA tab. Figures are medians, with the smallest and the largest beside them.
 """
 
 from __future__ import annotations
@@ -35,14 +34,13 @@ import numpy as np
 from report import write_report
 from web_rivals import rival_rows
 
-from dlm.store import Home, NewSignal, RunSpec, Store
+from dlm.store import Home, RunSpec, Store
 
 ID = "01J9Z3W5E8RT2Y4VQ7NDPXK6MA"
 DOCUMENT = f"---\ndlm_id: {ID}\ndlm_version: 15\nbase_model: pocket\n---\n\n::instruction::\n"
 QUESTIONS = "".join(f"### Q\nWhat is number {n}?\n### A\nIt is {n * n}.\n" for n in range(12))
 MILLION, TENTH = 1_000_000, 100_000
-PAIRS = 50_000
-PARTS = ("start", "charts", "pairs", "live", "slowdown")
+PARTS = ("start", "charts", "live", "slowdown")
 
 
 def row(measure: str, unit: str, values: list[float], goal: str = "") -> dict[str, Any]:
@@ -206,53 +204,6 @@ def _cookies(server: Server) -> list[dict[str, str]]:
     return [{"name": one.name, "value": one.value or "", "url": server.base} for one in jar]
 
 
-def measure_pairs(repeats: int = 9) -> list[dict[str, Any]]:
-    words = ["latency", "cache", "index", "queue", "retry", "token", "header", "request", "worker", "shard"]
-    drawn = np.random.default_rng(7).integers(0, len(words), (PAIRS, 118)).tolist()
-
-    def text(pair: int, begin: int, end: int) -> str:
-        return " ".join(words[one] for one in drawn[pair][begin:end])
-
-    with project() as document:
-        with Home.open().store(ID) as store:
-            store.attach(document)
-            record(store, 10, 0)
-            store.signals.add(
-                NewSignal(
-                    "pair",
-                    "grader",
-                    f"Question {n}: {text(n, 0, 8)}?",
-                    text(n, 8, 68),
-                    text(n, 68, 118),
-                    chosen_score=8.9,
-                    rejected_score=5.4,
-                    scale="1-10",
-                    judge=f"judge-{n % 5}",
-                )
-                for n in range(PAIRS)
-            )
-        asked = {
-            "the tab": "/data",
-            "filter by judge": "/data?judge=judge-3",
-            "filter by margin": "/data?margin=3",
-            "search, many hits": "/data?search=latency",
-            "search, one hit": "/data?search=Question%2049999",
-            "search, no hit": "/data?search=zebra",
-            "sort": "/data?order=longer",
-        }
-        with Server(document) as server:
-            server.get("/data")  # the first look indexes the document
-            return [
-                row(
-                    f"{PAIRS:,} pairs: {name}",
-                    "ms",
-                    [1000 * seconds(lambda path=path: server.get(path)) for _ in range(repeats)],
-                    "150",
-                )
-                for name, path in asked.items()
-            ]
-
-
 LISTEN = """() => {
   window.delays = [];
   document.addEventListener("dlm:changed", ({detail}) => {
@@ -364,7 +315,6 @@ def main() -> None:
     measures = {
         "start": measure_start,
         "charts": measure_charts,
-        "pairs": measure_pairs,
         "live": measure_live,
         "slowdown": measure_slowdown,
     }

@@ -65,6 +65,7 @@ class Desk:
 
 
 def _desk(request: Request) -> Desk:
+    request.state.seen = request.app.state.feed.position  # before the store is read: see `pages.page`
     desk: Desk = request.app.state.desk
     return desk
 

@@ -50,6 +50,11 @@ class Feed:
         self._ended = False
         self.listeners = 0
 
+    @property
+    def position(self) -> str:
+        """The id of the newest event: a page that is made now has seen everything up to it."""
+        return f"{self._boot}-{self._number}"
+
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin; `loop` is the server's."""
         self._loop = loop

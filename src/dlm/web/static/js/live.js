@@ -14,10 +14,10 @@ const tell = (name, detail) => document.dispatchEvent(new CustomEvent(name, { de
 // A browser opens six connections to a server, whatever the number of tabs, and a stream holds one: a page that nobody
 // sees closes its own, and asks for what it missed when it is looked at again.
 let source = null;
-let lastId = "";
+let lastId = document.querySelector('meta[name="dlm-seen"]').content; // what happened while the page was made is told too
 
 function open() {
-  source = new EventSource(lastId ? `/live?after=${encodeURIComponent(lastId)}` : "/live");
+  source = new EventSource(`/live?after=${encodeURIComponent(lastId)}`);
   source.addEventListener("hello", (event) => {
     lastId = event.lastEventId;
     show("on", "live");

@@ -55,6 +55,8 @@ export class Panel {
       if (fault.name === "AbortError") return;
       this.nothing(fault.message);
     }
+    this.request = null;
+    if (this.stale && this.visible) this.load(); // points came while the answer was on its way
   }
 
   /** What an append needs: the moving average as it stands, without its division. */
@@ -68,8 +70,9 @@ export class Panel {
   append(run, series) {
     const { view } = this.office;
     if (!Object.keys(series).some((name) => this.names.has(name))) return;
-    if (!this.visible || !this.lines || view.high !== null) {
-      this.stale = view.high === null || this.stale;
+    if (view.high !== null) return; // a stretch that the newest points are not in
+    if (!this.visible || !this.lines || this.request) {
+      this.stale = true; // read when it comes into view, or when the answer that is on its way is there
       return;
     }
     for (const [name, points] of Object.entries(series)) {
@@ -90,8 +93,8 @@ export class Panel {
     for (let i = 0; i < xs.length; i++) {
       const value = points.values[i];
       const newest = line.x.at(-1);
-      if (value === null || xs[i] === newest) continue; // the point that was known already
-      if (xs[i] < newest) return false; // a run that went on from an earlier step
+      // What is known already comes again now and then; a run that went on from an earlier step is drawn anew.
+      if (value === null || xs[i] <= newest) continue;
       line.x.push(xs[i]);
       line.values.push(value);
       line.seen += 1;
