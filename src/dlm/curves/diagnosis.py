@@ -18,6 +18,9 @@ __all__ = ["diagnose", "findings_so_far"]
 
 _ORDER = {"severe": 0, "warn": 1, "info": 2}
 _AT_END = {rule.name for rule in RULES if rule.at_end}
+_EXPLAINED: Mapping[str, frozenset[str]] = {
+    "train_loss_diverges": frozenset({"overfit_alarm", "valid_loss_rises"}),
+}  # findings that follow from another one: a held-out loss that rises with the training loss is no over-fitting
 _FINALS = ("train_loss", "valid_loss", "train_accuracy", "valid_accuracy", "train_reward", "valid_reward")
 
 
@@ -49,11 +52,14 @@ def findings_so_far(run: CurveRun, thresholds: Thresholds | None = None) -> tupl
 
 
 def _findings(outcomes: Iterable[tuple[str, Outcome]]) -> tuple[Finding, ...]:
-    """Those of rules that fire, severe ones first."""
+    """Those of rules that fire, severe ones first, without those that another one explains."""
+    outcomes = list(outcomes)
+    fired = {rule for rule, one in outcomes if isinstance(one, Fires)}
+    explained = frozenset[str]().union(*(_EXPLAINED.get(rule, frozenset()) for rule in fired))
     found = [
         Finding(rule, one.severity, one.title, one.evidence, one.action)
         for rule, one in outcomes
-        if isinstance(one, Fires)
+        if isinstance(one, Fires) and rule not in explained
     ]
     return tuple(sorted(found, key=lambda one: _ORDER[one.severity]))
 
