@@ -62,10 +62,7 @@ def membership(tab: str, *, with_log: bool = False) -> str:
     Raises:
         UsageError: no such tab.
     """
-    consumed = (
-        "identity IN (SELECT l.identity FROM signals AS l JOIN signal_uses AS u ON u.signal_id = l.id"
-        " JOIN runs AS r ON r.id = u.run_id WHERE l.home = 'log' AND r.method = 'orpo')"
-    )
+    consumed = "logged IN (SELECT u.signal_id FROM signal_uses AS u JOIN runs AS r ON r.id = u.run_id WHERE r.method = 'orpo')"
     standing = "1" if with_log else "home != 'log'"
     conditions = {
         "preference": f"kind = 'pair' AND source != 'experiment' AND {standing}",
@@ -129,8 +126,7 @@ class SignalFilter:
             values.append(self.min_margin)
         if self.run is not None:
             parts.append(
-                "(identity IN (SELECT l.identity FROM signals AS l JOIN signal_uses AS u ON u.signal_id = l.id"
-                " WHERE u.run_id = ? AND l.home = 'log')"
+                "(logged IN (SELECT signal_id FROM signal_uses WHERE run_id = ?)"
                 " OR staged_id IN (SELECT id FROM staged_pairs WHERE run_id = ?))"
             )
             values += [self.run, self.run]

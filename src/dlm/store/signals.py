@@ -110,7 +110,7 @@ class Signals:
         check_signal(new)
         with self.database.transaction() as connection:
             now = utc_now()
-            mine = "key = ? AND source = 'vote' AND judge = ? AND home = 'store' AND status = ''"
+            mine = "key = ? AND source = 'vote' AND judge = ? AND +home = 'store' AND status = ''"
             standing = connection.execute(
                 f"SELECT id, chosen_score FROM signals WHERE {mine}", (new.key, BROWSER)
             ).fetchall()
@@ -129,7 +129,7 @@ class Signals:
         found = {}
         for prompt, answer in answers:
             row = self.database.row(
-                "SELECT chosen_score FROM signals WHERE key = ? AND source = 'vote' AND judge = ? AND home = 'store'"
+                "SELECT chosen_score FROM signals WHERE key = ? AND source = 'vote' AND judge = ? AND +home = 'store'"
                 " AND status = ''",
                 (signal_key("scalar", prompt, answer), BROWSER),
             )
@@ -199,8 +199,8 @@ class Signals:
     def used_by(self, signal_ids: Sequence[int]) -> dict[int, tuple[int, ...]]:
         """The runs that consumed signals, in their order; signals that none did are left out. A few hundred at most."""
         rows = self.index.rows(
-            "SELECT s.id, u.run_id FROM signals AS s JOIN signals AS l ON l.identity = s.identity AND l.home = 'log'"
-            f" JOIN signal_uses AS u ON u.signal_id = l.id WHERE s.id IN ({_marks(signal_ids)}) ORDER BY u.run_id",
+            "SELECT s.id, u.run_id FROM signals AS s JOIN signal_uses AS u ON u.signal_id = s.logged"
+            f" WHERE s.id IN ({_marks(signal_ids)}) ORDER BY u.run_id",
             signal_ids,
         )
         found: dict[int, tuple[int, ...]] = {}
@@ -212,7 +212,7 @@ class Signals:
         """Where signals stand in the document, as it was when the index was last renewed; those that do."""
         rows = self.index.rows(
             "SELECT s.id, MIN(d.line) AS line FROM signals AS s JOIN signals AS d ON d.identity = s.identity"
-            f" AND d.home = 'document' WHERE s.id IN ({_marks(signal_ids)}) GROUP BY s.id",
+            f" AND +d.home = 'document' WHERE s.id IN ({_marks(signal_ids)}) GROUP BY s.id",
             signal_ids,
         )
         return {row["id"]: row["line"] for row in rows}

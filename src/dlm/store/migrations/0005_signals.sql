@@ -26,7 +26,8 @@ CREATE TABLE signals (
     staged_id      INTEGER REFERENCES staged_pairs (id),
     line           INTEGER,                   -- in the document
     section_id     TEXT,
-    flags          INTEGER,                   -- store.signals.FLAGS as bits; NULL: not looked at yet
+    flags          INTEGER,                   -- store.FLAGS as bits; NULL: not looked at yet
+    logged         INTEGER,                   -- the row of the log with the same identity, where a run consumed it
     provenance     TEXT NOT NULL DEFAULT '{}',  -- JSON object
     reason         TEXT NOT NULL DEFAULT '',
     prompt         TEXT NOT NULL,
@@ -45,7 +46,8 @@ CREATE INDEX signals_by_home ON signals (home, staged_id);
 CREATE INDEX signals_not_looked_at ON signals (id) WHERE flags IS NULL;
 -- All that the tabs count, filter and sort by, without touching a text.
 CREATE INDEX signals_of_tabs ON signals
-    (kind, source, home, status, judge, flags, chosen_score, rejected_score, margin, longer) WHERE shown = 1;
+    (kind, source, home, status, judge, flags, logged, staged_id, chosen_score, rejected_score, margin, longer)
+    WHERE shown = 1;
 
 -- Which runs consumed which row of the log.
 CREATE TABLE signal_uses (
@@ -99,6 +101,8 @@ FROM signals AS s;
 CREATE TRIGGER signals_settle_added AFTER INSERT ON signals BEGIN
     UPDATE signals SET shown = id IS (
         SELECT id FROM signals_ranked WHERE identity = NEW.identity AND place IS NOT NULL ORDER BY place, id LIMIT 1
+    ), logged = (
+        SELECT id FROM signals_ranked WHERE identity = NEW.identity AND place = 4 ORDER BY id LIMIT 1
     ) WHERE identity = NEW.identity;
 END;
 
@@ -106,6 +110,8 @@ CREATE TRIGGER signals_settle_changed AFTER UPDATE OF status, key, source, judge
 BEGIN
     UPDATE signals SET shown = id IS (
         SELECT id FROM signals_ranked WHERE identity = NEW.identity AND place IS NOT NULL ORDER BY place, id LIMIT 1
+    ), logged = (
+        SELECT id FROM signals_ranked WHERE identity = NEW.identity AND place = 4 ORDER BY id LIMIT 1
     ) WHERE identity = NEW.identity;
     UPDATE signals SET shown = id IS (
         SELECT id FROM signals_ranked WHERE identity = OLD.identity AND place IS NOT NULL ORDER BY place, id LIMIT 1
