@@ -20,10 +20,11 @@ from report import write_report
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from dlm.workflow.train import TrainOptions, train
-from dlm.workflow.watching import CurveWatch
 from tests.command_line import ten_questions
 from tools.curves.runs import RUNS, Recorded, document_of
+
+from dlm.workflow.train import TrainOptions, train
+from dlm.workflow.watching import CurveWatch
 
 EVERYTHING = {"layout": "plain", "seed": 7}
 

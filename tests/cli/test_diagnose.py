@@ -7,11 +7,15 @@ import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from dlm.curves import Thresholds
+from dlm.cli.training_report import _items_of_curves
+from dlm.curves import Thresholds, diagnose, select
 from dlm.store import Home, RunSpec
+from dlm.workflow.run_curves import curve_run, verdict_data
 
 from .conftest import DLM_ID, HEADER, Dlm, Train
 from .openai_files import (
@@ -24,6 +28,9 @@ from .openai_files import (
 from .test_schemas import SCHEMAS, validate
 
 import jsonschema  # isort: skip
+
+if TYPE_CHECKING:
+    from dlm.workflow.views import RunReport
 
 RECORDED = Path(__file__).parents[1] / "curves" / "recorded"
 
@@ -71,7 +78,7 @@ def test_findings_carry_evidence_and_what_to_do(dlm: Dlm, results: Path) -> None
     finding = text[text.index("  severe ") :]
     assert "[overfit_alarm]" in finding
     assert "valid_loss: 0.9 at step 60" in finding
-    assert "→ use the checkpoint of step 60" in finding
+    assert "→ use the checkpoint from about step 60" in finding
     assert "^ 60" in text  # marked under the plot
     assert all(ord(sign) < 128 for line in text.splitlines() if "|" in line for sign in line)  # no terminal
 
@@ -394,3 +401,39 @@ def test_the_contradictions_of_a_dpo_run_are_named(dlm: Dlm) -> None:
     text = dlm("diagnose", "dpo.jsonl").stdout
     for said in ("ln 2", "1,938", "2,145", "0.4665"):
         assert said in text
+
+
+# --- where a training tells it ------------------------------------------------------------------------------------
+
+
+def test_show_repeats_the_verdict_of_the_newest_training(dlm: Dlm, document: Path) -> None:
+    run_id = overfitting_run(document)
+    assert "curves" not in dlm("show", "notes.dlm").stdout  # a run of an older dlm has none
+    with Home.open().store(DLM_ID) as store:
+        run = curve_run(store, store.runs.get(run_id))
+        store.runs.event(run_id, "diagnosis", verdict_data(diagnose(run), select(run)))
+    text = dlm("show", "notes.dlm").stdout
+    assert "curves   run 1: overfit: " in text
+    assert "dlm diagnose notes.dlm --run-id 1 says why" in text
+    verdict = validate(dlm.json("show", "notes.dlm"))["runs"][0]["verdict"]
+    assert (verdict["level"], verdict["best_step"], verdict["saved_step"]) == ("severe", 30, 25)
+
+
+def test_the_summary_of_a_training_names_the_checkpoint_that_is_better_kept(dlm: Dlm, document: Path) -> None:
+    run_id = overfitting_run(document)
+    with Home.open().store(DLM_ID) as store:
+        run = curve_run(store, store.runs.get(run_id))
+    report = SimpleNamespace(
+        phase="sft",
+        run_id=run_id,
+        version="v0001",
+        steps=100,
+        curves=run,
+        diagnosis=diagnose(run),
+        selection=select(run),
+    )
+    items = _items_of_curves(document, cast("RunReport", report))
+    assert items["curves"].startswith("overfit: ")
+    assert "dlm promote notes.dlm --run-id 1 --step 25" in items["better kept"]
+    report.steps = 30  # the version is that step
+    assert list(_items_of_curves(document, cast("RunReport", report))) == ["curves"]

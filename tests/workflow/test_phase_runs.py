@@ -245,10 +245,11 @@ def test_the_best_checkpoint_becomes_the_version(make_document: Make) -> None:
         make_document(body=f"::instruction::\n{ROWS}"), view := Watching(), phase="sft", knobs=knobs
     )
     with opened() as store:
-        losses = store.metrics.read(1)["valid_loss"]
+        losses, full = (store.metrics.read(1)[name] for name in ("valid_loss", "full_valid_loss"))
     best = int(losses.steps[losses.values.argmin()])
     assert 1 <= best < 12  # else the last one is the best, and nothing is tested
     assert report.steps == best
+    assert full.steps.tolist() == [best]  # what was measured of the version stands at its step
     assert any(f"step {best} scored best" in note for note in view.notes)
     assert report.after["full_valid_loss"] == pytest.approx(float(losses.values.min()), abs=1e-6)
 

@@ -7,6 +7,7 @@ python tools/docs/curve_rules.py --check    exit code 1 when the page is not cur
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 from dlm.curves import RULES, Rule, Thresholds
 
 PAGE = Path(__file__).parents[2] / "docs" / "curves.md"
+MEASURED = Path(__file__).parents[2] / "bench" / "results" / "diagnosis.json"
 ALL_KINDS = 5
 
 
@@ -42,9 +44,23 @@ def thresholds_table() -> str:
     return "\n".join(rows)
 
 
+def accuracy_table() -> str:
+    """One row a rule that noise can mislead: what `bench/diagnosis.py` measured."""
+    rows = [
+        "| rule | recall | undecided | false alarms | worst pattern | area under ROC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in json.loads(MEASURED.read_text(encoding="utf-8"))["rows"]:
+        area = row["roc_area"] if isinstance(row["roc_area"], str) else f"{row['roc_area']:.3f}"
+        figures = f"{row['recall']:.3f} | {row['undecided']:.3f} | {row['false_alarm']:.4f}"
+        rows.append(f"| `{row['rule']}` | {figures} | {row['worst']} | {area} |")
+    return "\n".join(rows)
+
+
 def current(page: str) -> str:
     """The page with its tables as the code has them."""
-    for mark, table in (("rules", rules_table()), ("thresholds", thresholds_table())):
+    tables = (("rules", rules_table()), ("thresholds", thresholds_table()), ("accuracy", accuracy_table()))
+    for mark, table in tables:
         between = re.compile(rf"(<!-- {mark}[^\n]*-->\n).*?(\n<!-- end -->)", re.DOTALL)
         page = between.sub(lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}", page)  # type: ignore[misc]
     return page

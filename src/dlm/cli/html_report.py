@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from importlib import resources
 
+import numpy as np
+
 from dlm import __version__
 from dlm.cli.diagnosis_report import Diagnosed, compared_curve, evidence_text, recommended_lines, summary_row
 from dlm.cli.output import clean
@@ -136,27 +138,25 @@ def _legend(curves: Sequence[ChartCurve]) -> str:
 
 def _in_words(curve: Series) -> str:
     """What a curve does, as a sentence: where it begins and ends, its least and most."""
-    fine = [index for index, value in enumerate(curve.values.tolist()) if math.isfinite(value)]
-    if not fine:
+    fine = np.isfinite(curve.values)
+    steps, values = curve.steps[fine], curve.values[fine]
+    if not len(values):
         return f"{curve.name} has no finite value."
-    values = curve.values[fine]
-    low, high = fine[int(values.argmin())], fine[int(values.argmax())]
+    low, high = int(values.argmin()), int(values.argmax())
     text = (
-        f"{curve.name}: {values[0]:.4g} at step {curve.steps[fine[0]]}, {values[-1]:.4g} at step {curve.steps[fine[-1]]}; "
-        f"lowest {curve.values[low]:.4g} at step {curve.steps[low]}, highest {curve.values[high]:.4g} at step "
-        f"{curve.steps[high]}"
+        f"{curve.name}: {values[0]:.4g} at step {steps[0]}, {values[-1]:.4g} at step {steps[-1]}; "
+        f"lowest {values[low]:.4g} at step {steps[low]}, highest {values[high]:.4g} at step {steps[high]}"
     )
-    lost = len(curve) - len(fine)
+    lost = len(curve) - len(values)
     return f"{text}; {lost} not finite." if lost else f"{text}."
 
 
 def _numbers(panel: Panel, ratios: Sequence[RatioPoint]) -> tuple[Sequence[str], list[tuple[str, ...]]]:
     """Rows of a table: the steps of the rarest curve, thinned to `MOST_ROWS`, and the last step."""
     rarest = min(panel.curves, key=len) if len(panel.curves) > 1 else panel.curves[0]
-    steps = rarest.steps.tolist()
-    every = max(1, math.ceil(len(steps) / MOST_ROWS))
-    chosen = sorted({*steps[::every], steps[-1], *(int(curve.steps[-1]) for curve in panel.curves)})
-    values = [dict(zip(c.steps.tolist(), c.values.tolist(), strict=True)) for c in panel.curves]
+    every = max(1, math.ceil(len(rarest) / MOST_ROWS))
+    chosen = sorted({*rarest.steps[::every].tolist(), *(int(curve.steps[-1]) for curve in panel.curves)})
+    values = [_at_steps(curve, chosen) for curve in panel.curves]
     bands = {point.step: f"{point.ratio:.2f} {point.band}" for point in ratios}
     columns = ["step", *(curve.name for curve in panel.curves), *(["overfitting"] if bands else [])]
     rows = []
@@ -164,6 +164,16 @@ def _numbers(panel: Panel, ratios: Sequence[RatioPoint]) -> tuple[Sequence[str],
         cells = [f"{one[step]:.5g}" if step in one else "" for one in values]
         rows.append((f"{step:,}", *cells, *([bands.get(step, "")] if bands else [])))
     return columns, rows
+
+
+def _at_steps(curve: Series, steps: Sequence[int]) -> dict[int, float]:
+    """The values of a curve at those of the steps where it has a point."""
+    places = np.searchsorted(curve.steps, steps)
+    return {
+        step: float(curve.values[place])
+        for step, place in zip(steps, places.tolist(), strict=True)
+        if place < len(curve) and curve.steps[place] == step
+    }
 
 
 def _facts(one: Diagnosed) -> Iterator[str]:

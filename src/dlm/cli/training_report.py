@@ -84,7 +84,8 @@ def _items_of_curves(document: Path, run: RunReport) -> dict[str, str]:
             f"\n{typed('dlm', 'diagnose', str(document), '--run-id', str(run.run_id))} says why"
         )
     best = run.selection.best
-    if run.phase != "reward" and best is not None and best.step != run.steps:
+    wrong = run.diagnosis.verdict.level in ("warn", "severe")
+    if run.phase != "reward" and best is not None and best.step != run.steps and (best.saved_step or wrong):
         stored = StoredRun(document, run.run_id, run.version, run.steps)
         items["better kept"] = candidate_line(run.curves, best, stored)
     return items

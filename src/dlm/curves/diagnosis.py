@@ -101,7 +101,7 @@ def _verdict(findings: Sequence[Finding], undecided: Sequence[Undecided], quiet:
         return Verdict(
             "unknown", f"too short to say: {open_ones} of {quiet + open_ones} rules need more points"
         )
-    waiting = f"; {len(undecided)} rules cannot say yet" if undecided else ""
+    waiting = f"; {len(undecided)} cannot say{' yet' if view.running else ''}" if undecided else ""
     so_far = " so far" if view.running else ""
     return Verdict("healthy", f"healthy{so_far}: {quiet} rules found nothing{waiting}")
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from dlm.curves.run import Checkpoint, CurveRun
-from dlm.curves.trend import Curve, lowest, smoothed
+from dlm.curves.trend import Curve, minimum_of, smoothed
 from dlm.curves.view import View, number
 
 __all__ = ["Candidate", "Role", "Selection", "select"]
@@ -113,8 +113,7 @@ def _by_loss(view: View) -> Selection:
     valid = view.curve("valid_loss")
     if valid is None:
         return _last(view, "no validation loss tells checkpoints apart: the last one")
-    noise = valid.noise
-    best, value = lowest(valid, noise)
+    best, value = minimum_of(valid)
     step = int(valid.steps[best])
     how = (
         ", smoothed over its neighbours because single validations are noisy"

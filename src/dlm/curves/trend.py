@@ -20,6 +20,7 @@ __all__ = [
     "blocks",
     "end_level",
     "lowest",
+    "minimum_of",
     "noise_of",
     "smoothed",
     "start_level",
@@ -230,6 +231,30 @@ def lowest(curve: Curve, noise: float) -> tuple[int, float]:
     count = len(near) - int(np.argmax(near[::-1]))
     part = Curve(curve.name, curve.steps[:count], curve.values[:count])
     course = course_of(part, noise)
+    index = int(np.argmin(np.where(near[:count], course, np.inf)))
+    return index, float(course[index])
+
+
+def minimum_of(curve: Curve) -> tuple[int, float]:
+    """`lowest`, taken with more care, for choosing a checkpoint: (index, how low).
+
+    The mean of a line's, a parabola's and a cubic's fit (each wider than the one before) picks a checkpoint within 2 %
+    of the best more often than any of them alone. Noise is a share of the level, as a rule, so that what follows a climb
+    is noisier than the minimum, and must not decide how wide to look around it.
+    """
+    noise, low = curve.noise, float(curve.values.min())
+    if not noise or swing_of(curve) >= SWINGS:
+        return int(np.argmin(curve.values)), low  # the first of equals
+    spread = min(noise, noise_of(np.log(curve.values)) * low) if low > 0 else noise
+    near = curve.values <= low + 3 * spread
+    count = len(near) - int(np.argmax(near[::-1]))
+    part = Curve(curve.name, curve.steps[:count], curve.values[:count])
+    noise = noise if count == len(curve) else min(noise, part.noise)
+    fits = [
+        smoothed(part, target=target, share=share, degree=degree, noise=noise)
+        for degree, share, target in ((1, 0.45, _FINE), (2, 0.6, _FINE), (3, 0.9, _FINE / 2))
+    ]
+    course = np.mean(fits, axis=0)
     index = int(np.argmin(np.where(near[:count], course, np.inf)))
     return index, float(course[index])
 

@@ -210,7 +210,7 @@ class PhaseRun:
             if step != result.progress.step:
                 checkpoints.load_adapter_of(folder, step, model)
             require_finite(model, step)
-            writer.log(result.progress.step, measuring.at_end())
+            writer.log(step, measuring.at_end())  # of that step, which need not be the last one
         # not the loop's own values: a run that was killed after its last step takes none when it goes on
         self.invocation.followers.phase_is_over()
         curves = curve_run(store, run)

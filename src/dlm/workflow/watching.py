@@ -73,7 +73,8 @@ class CurveWatch:
         self._eval_every = eval_every
         self._every = max(LEAST_STEPS, min(eval_every, max(USUAL_STEPS, planned_steps // LOOKS)))
         self._stops_at = math.inf if stop_on == "never" else _RANK[stop_on]
-        self._told = {_Told(event.data["rule"], _RANK[event.data["severity"]]) for event in told}
+        rules = [event.data for event in told if "rule" in event.data]  # others may warn, too
+        self._told = {_Told(data["rule"], _RANK[data["severity"]]) for data in rules}
         self._points: dict[str, _Points] = {}
         self.reason = ""  # to stop; "" = none
         last_step = 0

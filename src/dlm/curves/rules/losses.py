@@ -104,11 +104,15 @@ def train_loss_crashes(view: View, t: Thresholds) -> Outcome:
         if at == 0
         else f"is about 0 from {view.where(step)} on"
     )
+    # a short document is to be learnt by heart, and holds nothing out: there it is the aim
+    by_heart = view.curve("valid_loss") is None
     return Fires(
-        "warn",
+        "info" if by_heart else "warn",
         f"the training loss {how}",
         (at_steps(f"{share:.0%} of the run had passed", train, [0, at, len(train) - 1]),),
-        "the rate is too high or the data too easy: lower the learning rate, or add harder examples",
+        "learnt by heart, and nothing is held out to see more: fewer steps or a lower rate would do, harder examples help"
+        if by_heart
+        else "the rate is too high or the data too easy: lower the learning rate, or add harder examples",
     )
 
 

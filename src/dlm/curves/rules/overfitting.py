@@ -197,7 +197,7 @@ def overfit_alarm(view: View, t: Thresholds) -> Outcome:
         "severe",
         f"overfit: the validation loss ends {_times(turn)} its best",
         (_turn_evidence(view, valid, turn),),
-        f"use the checkpoint of {view.where(int(best))}, and train no longer than that",
+        f"use the checkpoint from about {view.where(int(best))}, and train no longer than that",
     )
 
 
@@ -232,7 +232,7 @@ def valid_loss_rises(view: View, t: Thresholds) -> Outcome:
         "warn",
         f"the validation loss rises after {view.where(best)}",
         (_turn_evidence(view, valid, turn),),
-        f"use the checkpoint of {view.where(best)}; fewer epochs would have done",
+        f"use the checkpoint from about {view.where(best)}; fewer epochs would have done",
     )
 
 
