@@ -148,7 +148,7 @@ def test_every_option_has_a_variable_of_its_own() -> None:
         options = [param for param in command.params if isinstance(param, click.Option)]
         variables = [option.envvar for option in options]
         assert len(set(variables)) == len(variables)
-        prefix = f"DLM_{name.upper().replace(' ', '_')}"
+        prefix = f"DLM_{name.upper().replace(' ', '_').replace('-', '_')}"
         for option in options:
             long = next(flag for flag in option.opts if flag.startswith("--"))
             assert option.envvar == f"{prefix}_{long[2:].replace('-', '_').upper()}"

@@ -58,6 +58,7 @@ def stage(
 def forget(store: Store) -> None:
     """Empty the mining tables, so that the last of two thousand examples takes no longer than the first."""
     with store.mining.exclusively(), store.mining._writing() as connection:
+        connection.execute("DELETE FROM signals")  # those that follow staged pairs; no other are made here
         connection.execute("DELETE FROM staged_pairs")
         connection.execute("DELETE FROM candidates")
 
