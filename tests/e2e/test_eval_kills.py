@@ -13,7 +13,7 @@ import pytest
 from command_line import Cli
 from dlm.store import EvalResult, Home
 
-pytestmark = [pytest.mark.torch, pytest.mark.process, pytest.mark.slow]
+pytestmark = [pytest.mark.torch, pytest.mark.process, pytest.mark.slow, pytest.mark.timeout(3600)]
 DLM_ID = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
 KILLS = 50
 DOCUMENT = f"""---
@@ -38,7 +38,7 @@ def grade(sample, item):
 
 
 def _eval(seed: int) -> tuple[str, ...]:
-    return ("eval", "tables.dlm", "--repeats", "8", "--seed", str(seed), "--trust")
+    return ("eval", "tables.dlm", "--repeats", "4", "--seed", str(seed), "--trust")
 
 
 def _results(cli: Cli) -> list[tuple[str, tuple[EvalResult, ...]]]:
