@@ -54,6 +54,8 @@ def test_help_imports_nothing_it_does_not_show(args: list[str]) -> None:
         ["prune", "notes.dlm"],
         ["promote", "notes.dlm", "v0001"],
         ["rollback", "notes.dlm"],
+        ["import", "notes.dlm", "notes.dlm"],
+        ["export-data", "notes.dlm", "--to", "out.jsonl"],
         ["preference", "list", "notes.dlm"],
         ["preference", "apply", "notes.dlm"],
         ["preference", "show", "notes.dlm", "1"],
