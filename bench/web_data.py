@@ -39,7 +39,7 @@ QUERIES = {
     "search, two words": {"search": "latency rest"},
     "search, beginning of a word": {"search": "gar"},
     "search, one pair": {"search": "nr31337"},
-    "source": {"source": "experiment"},
+    "source": {"source": "grader"},
     "judge": {"judge": "judge-7"},
     "flag": {"flag": "topic_drift"},
     "least margin": {"margin": "5"},
@@ -188,12 +188,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=50_000)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="filled once, and used again")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        document = Path(folder) / "notes.dlm"
-        document.write_text(f"---\ndlm_id: {ID}\nbase_model: pocket\n---\n\nProse.\n", encoding="utf-8")
-        home = Path(folder) / "home"
-        made = fill(home, document, options.pairs)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.store or Path(temporary)
+        document, home = folder / "notes.dlm", folder / "home"
+        made: dict[str, float] = {}
+        if not document.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            document.write_text(f"---\ndlm_id: {ID}\nbase_model: pocket\n---\n\nProse.\n", encoding="utf-8")
+            made = fill(home, document, options.pairs)
         with serving(home, document) as url:
             rows = [
                 {

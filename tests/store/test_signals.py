@@ -278,6 +278,16 @@ def test_flags_are_forgotten_when_texts_change_or_the_measure_does(store: Store,
     assert store.signals.measured_by() == 12
 
 
+def test_what_is_not_listed_is_not_looked_at(store: Store) -> None:
+    store.signals.add([PAIR, SCALAR])
+    store.signals.log_use(preference_run(store), [PAIR, replace(PAIR, prompt="Gone?")])
+    assert (
+        store.signals.not_looked_at() == len(store.signals.to_look_at(10)) == 2
+    )  # the pair, and what is left in the log
+    store.signals.set_flags({one.id: [] for one in store.signals.to_look_at(10)})
+    assert store.signals.not_looked_at() == 0
+
+
 def test_a_store_of_before_gains_signals_of_what_was_staged(
     home: Home, document: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ base_model: pocket
 
 Answers are concrete: what to do first, how to measure it, when to stop.
 """
-WIDTH, HEIGHT = 1280, 860
+WIDTH, HEIGHT = 1280, 1180
 SHOTS = (
     ("training", "/training?run=1", "light"),
     ("training-dark", "/training?run=1", "dark"),

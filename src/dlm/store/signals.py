@@ -35,6 +35,8 @@ from dlm.store.signal_rows import (
 
 __all__ = ["Signals"]
 
+NOT_LOOKED_AT = "flags IS NULL AND kind = 'pair' AND shown = 1"  # as the index of that name has it
+
 
 class Signals:
     """The signals of one store: what is written. `dlm.store.signal_search` finds them."""
@@ -277,8 +279,13 @@ class Signals:
             connection.execute("INSERT OR REPLACE INTO store_facts VALUES ('signals_document', ?)", (stamp,))
 
     def to_look_at(self, limit: int) -> tuple[Signal, ...]:
-        """Pairs whose flags are not known yet, at most `limit` of them."""
-        return read_signals(self.index, "flags IS NULL AND kind = 'pair'", (), limit)
+        """Listed pairs whose flags are not known yet, at most `limit` of them."""
+        return read_signals(self.index, NOT_LOOKED_AT, (), limit)
+
+    def not_looked_at(self) -> int:
+        """How many listed pairs have no flags yet."""
+        row = self.index.row(f"SELECT COUNT(*) AS n FROM signals WHERE {NOT_LOOKED_AT}")
+        return int(row["n"]) if row else 0
 
     def measured_by(self) -> int:
         """By how many questions the flags were measured; 0 before the first time."""

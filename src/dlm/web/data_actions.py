@@ -41,6 +41,7 @@ def vote(
 ) -> HTMLResponse:
     """This person's word on an answer; 0 takes it back. Answers with the card's buttons."""
     with desk.home.store(desk.dlm_id) as store:
+        store.attach(desk.path)
         refresh(store, desk.path, look_at=0)
         found = store.signals.get(signal)
         answer = found.chosen if side == "chosen" else found.rejected

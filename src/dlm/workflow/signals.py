@@ -136,8 +136,7 @@ def look_at_pairs(store: Store, path: Path, limit: int | None = None) -> int:
             return 0
         store.signals.set_flags({pair.id: _flags(pair, topics) for pair in batch})
         done += len(batch)
-    row = store.signals.index.row("SELECT COUNT(*) AS n FROM signals WHERE flags IS NULL AND kind = 'pair'")
-    return int(row["n"]) if row else 0
+    return store.signals.not_looked_at()
 
 
 def _flags(pair: NewSignal, topics: Topics) -> Sequence[str]:

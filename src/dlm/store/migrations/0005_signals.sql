@@ -43,7 +43,7 @@ CREATE TABLE signals (
 CREATE INDEX signals_by_identity ON signals (identity);
 CREATE INDEX signals_by_key ON signals (key);
 CREATE INDEX signals_by_home ON signals (home, staged_id);
-CREATE INDEX signals_not_looked_at ON signals (id) WHERE flags IS NULL;
+CREATE INDEX signals_not_looked_at ON signals (id) WHERE flags IS NULL AND kind = 'pair' AND shown = 1;
 -- All that the tabs count, filter and sort by, without touching a text.
 CREATE INDEX signals_of_tabs ON signals
     (kind, source, home, status, judge, flags, logged, staged_id, chosen_score, rejected_score, margin, longer)
