@@ -54,6 +54,8 @@ def test_help_imports_nothing_it_does_not_show(args: list[str]) -> None:
         ["prune", "notes.dlm"],
         ["promote", "notes.dlm", "v0001"],
         ["rollback", "notes.dlm"],
+        ["gate", "notes.dlm", "--no-eval"],
+        ["grader", "test", "spreadsheet", "-n", "2"],
         ["import", "notes.dlm", "notes.dlm"],
         ["export-data", "notes.dlm", "--to", "out.jsonl"],
         ["preference", "list", "notes.dlm"],
@@ -148,7 +150,7 @@ def test_every_option_has_a_variable_of_its_own() -> None:
         options = [param for param in command.params if isinstance(param, click.Option)]
         variables = [option.envvar for option in options]
         assert len(set(variables)) == len(variables)
-        prefix = f"DLM_{name.upper().replace(' ', '_')}"
+        prefix = f"DLM_{name.upper().replace(' ', '_').replace('-', '_')}"
         for option in options:
             long = next(flag for flag in option.opts if flag.startswith("--"))
             assert option.envvar == f"{prefix}_{long[2:].replace('-', '_').upper()}"
