@@ -56,6 +56,11 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
     dlm("promote", str(gated), "v0001", "--force", "--reason", "a look")
     both = dlm("eval", str(gated), "--suite", "tables", "--version", "base", "--version", "v0001").stdout
     assert "tables, side by side" in both
+    advice = validate(dlm.json("diagnose", str(gated), "--evals"))["advice"]
+    assert {(one["version"], one["suite"], one["decided"]) for one in advice} == {
+        ("v0001", "stress", "nowhere")
+    }
+    assert "by no model: budget, references or grader" in dlm("diagnose", str(gated), "--evals").stdout
     judged = dlm(
         "preference",
         "mine",

@@ -45,6 +45,12 @@ __all__ = ["diagnose"]
     metavar="FILE",
     help="Also write the report as one HTML file with charts.",
 )
+@click.option(
+    "--evals",
+    is_flag=True,
+    help="Also say where what fails in the document's suites is decided (tokens, whole answers, generation, or nowhere), "
+    "and which phase to try: from what `dlm eval` recorded of these versions.",
+)
 @json_option
 def diagnose(
     output: Output,
@@ -52,6 +58,7 @@ def diagnose(
     run_ids: Sequence[int],
     assignments: Sequence[str],
     html: Path | None,
+    evals: bool,
 ) -> None:
     """What the curves of a run say: a verdict, findings with their evidence and what to do, the checkpoint to keep.
 
@@ -75,13 +82,40 @@ def diagnose(
     if html is not None:
         output.line()
         output.line(f"report: {html}")
+    advice = _advice(output, found) if evals else None
     output.finish(
         {
             "runs": [diagnosed_data(one) for one in found],
             "thresholds": thresholds.model_dump(),
             "html": None if html is None else str(html),
+            "advice": advice,
         }
     )
+
+
+def _advice(output: Output, found: Sequence[Diagnosed]) -> list[dict[str, Any]]:
+    """Which instrument to try, by document, for the versions of the runs that were read.
+
+    Raises:
+        UsageError: no run that was read has a version, or one was not evaluated.
+    """
+    from dlm.cli.instrument_report import print_advice
+
+    versions: dict[Path, list[str]] = {}
+    for one in found:
+        if one.stored is not None and one.stored.version is not None:
+            versions.setdefault(one.source, []).append(one.stored.version)
+    if not versions:
+        raise UsageError(
+            "--evals is about versions of a document, and no run that was read has one",
+            next_step="dlm diagnose DOCUMENT --evals",
+        )
+    output.line()
+    return [
+        item
+        for document, names in versions.items()
+        for item in print_advice(output, document, list(dict.fromkeys(names)))
+    ]
 
 
 def _diagnosed(
