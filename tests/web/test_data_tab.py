@@ -75,6 +75,7 @@ def test_counts_are_the_store_s_and_a_page_s_data_is_shown(filled: Cli, server: 
     with watched(page, server.base):
         page.goto(server.url)
         page.get_by_role("link", name="RL DATA").click()
+        page.wait_for_url("**/data")
         assert shown_counts(page) == counts(filled) == dict(zip(TABS, (163, 76, 3, 40), strict=True))
         page.goto(f"{server.base}/data?order=oldest")
         card = page.get_by_role("listitem", name="Research best practices for reducing latency in REST APIs.")
@@ -232,6 +233,7 @@ def test_a_vote_appears_in_reward(mined: Cli, page: Any) -> None:
         good.click()  # taken back
         wait_until(lambda: shown_counts(page)["reward"] == 1)
         page.get_by_role("link", name="REWARD").click()
+        page.wait_for_url("**tab=reward*")
         (left,) = page.get_by_role("list", name="Signals").get_by_role("listitem").all()
         assert TEXTS[0][2] in left.inner_text()
         assert "-1" in left.inner_text()

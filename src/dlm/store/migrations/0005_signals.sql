@@ -23,7 +23,7 @@ CREATE TABLE signals (
     chosen_score   REAL,                      -- a scalar's score
     rejected_score REAL,
     created_at     TEXT NOT NULL DEFAULT '',
-    staged_id      INTEGER REFERENCES staged_pairs (id),
+    staged_id      INTEGER REFERENCES staged_pairs (id) ON DELETE CASCADE,
     line           INTEGER,                   -- in the document
     section_id     TEXT,
     flags          INTEGER,                   -- store.FLAGS as bits; NULL: not looked at yet
