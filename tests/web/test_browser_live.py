@@ -127,9 +127,10 @@ def ask_and_vote(page: Any, served: Served, cli: Cli) -> None:
     wait_until(lambda: votes(cli) == [("Whoever arrives first on Monday.", -1.0)])
     prefer.click()
     page.get_by_text("waits for review").first.wait_for()
-    [pair] = cli.json("preference", "list", "ten.dlm")["pairs"]
-    assert pair["prompt"] == "Who waters the plants?"
-    assert pair["chosen"] == "Whoever arrives first on Monday."
+    with Home.open(cli.home).store(DLM_ID) as store:
+        [pair] = store.mining.pairs()
+    assert (pair.status, pair.prompt) == ("staged", "Who waters the plants?")
+    assert pair.chosen == "Whoever arrives first on Monday."
 
 
 def votes(cli: Cli) -> list[tuple[str, float]]:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,9 @@ def heard(feed: Feed, last_id: str, publish: list[dict[str, Any]]) -> list[tuple
                 text.append(await asyncio.wait_for(anext(stream), 0.2))
         return text
 
-    return events(asyncio.run(listen()))
+    # In a thread of its own: the browser of other tests keeps a loop running in this one.
+    with ThreadPoolExecutor(1) as pool:
+        return events(pool.submit(lambda: asyncio.run(listen())).result())
 
 
 def test_a_page_hears_what_happens_after_it_came() -> None:

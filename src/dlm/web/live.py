@@ -134,6 +134,7 @@ class Watcher(threading.Thread):
         self._signals: Hashable = None
         self._run_id: int | None = None
         self._steps: dict[str, int] = {}
+        self._is_new = True  # the running run: pages that hear of it read what it has by now
         self._document: Hashable = None
 
     def end(self) -> None:
@@ -188,7 +189,7 @@ class Watcher(threading.Thread):
             if statuses != self._statuses:
                 told["runs"] = self._statuses is not None
                 self._statuses = statuses
-                self._steps = {}  # a run that was resumed may have dropped points
+                self._steps, self._is_new = {}, True  # a run that was resumed may have dropped points
             states = store.following.states()
             if states != self._states:
                 told["events"] = self._states is not None
@@ -214,7 +215,7 @@ class Watcher(threading.Thread):
         """
         if self._run_id is None:
             return {}
-        begins = not self._steps
+        begins, self._is_new = self._is_new, False
         found = store.following.points_since(self._run_id, self._steps)
         told = {}
         for name, series in found.items():

@@ -49,5 +49,7 @@ document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible") open();
 });
 addEventListener("pagehide", close);
-addEventListener("pageshow", () => source ?? open());
-if (document.visibilityState === "visible") open();
+// Only when every module of the page listens: `pageshow` comes after all of them ran, and again out of the history.
+addEventListener("pageshow", () => {
+  if (!source && document.visibilityState === "visible") open();
+});
