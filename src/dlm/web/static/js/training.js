@@ -127,16 +127,37 @@ document.addEventListener("click", async (event) => {
 
 // --- what changes -----------------------------------------------------------------------------------------------------
 
-/** Put a piece of the page in its place; done when it stands there (htmx's own promise is done before). */
+const SETTLED = ["htmx:afterSwap", "htmx:swapError", "htmx:responseError", "htmx:sendError", "htmx:sendAbort", "htmx:timeout"];
+const asked = new Map(); // by place: when the newest request for it is answered, and the one that waits for its turn
+
+/** Put a piece of the page in its place; done when it stands there, or will not (htmx's own promise is done before).
+ * One request a place: while one is under way, only the newest of the later ones waits. */
 function get(address, target) {
   const place = document.querySelector(target);
+  const { answered = Promise.resolve(), waiting = null } = asked.get(place) ?? {};
+  if (waiting) {
+    waiting.address = address;
+    return answered;
+  }
+  const mine = { address };
+  const now = answered.then(() => {
+    asked.set(place, { answered: now });
+    return fill(place, mine.address);
+  });
+  asked.set(place, { answered: now, waiting: mine });
+  return now;
+}
+
+function fill(place, address) {
   return new Promise((done) => {
-    place.addEventListener("htmx:afterSwap", function swapped(event) {
-      if (event.target !== place) return;
-      place.removeEventListener("htmx:afterSwap", swapped);
+    const settled = (event) => {
+      if (event.target !== place) return; // of something within it
+      SETTLED.forEach((name) => place.removeEventListener(name, settled));
       done();
-    });
-    htmx.ajax("GET", address, { target: place, swap: "innerHTML" });
+    };
+    SETTLED.forEach((name) => place.addEventListener(name, settled));
+    // With no source, htmx queues requests on <body>, and keeps only the last one of all that wait there.
+    htmx.ajax("GET", address, { source: place, target: place, swap: "innerHTML" });
   });
 }
 
