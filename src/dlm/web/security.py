@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["MAX_BODY_BYTES", "TOKEN_HEADER", "Guard", "Keys"]
 
 TOKEN_HEADER = "X-DLM-Token"
-MAX_BODY_BYTES = 4 * 1024 * 1024  # a pair's three texts fit a hundred times
+MAX_BODY_BYTES = 4 * 1024 * 1024  # two answers of 500,000 characters, whatever these are
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OPEN = ("/static/",)  # nothing of the document is in there, and the page that refuses needs its style
 

@@ -21,6 +21,13 @@ const office = {
   },
 };
 
+const unknown = office.view.others.filter((run) => !document.querySelector(`.overlay[value="${run}"]`));
+if (unknown.length) {
+  office.view.others = office.view.others.filter((run) => !unknown.includes(run));
+  keepView(office.view); // the next look at this address does not say it again
+  toast(`not laid over, since nothing here trained in it: run ${unknown.join(", ")}`);
+}
+
 const said = document.createElement("p");
 said.className = "visually-hidden";
 said.setAttribute("role", "status");
@@ -122,6 +129,21 @@ document.addEventListener("click", async (event) => {
   } catch (fault) {
     toast(fault.message);
     button.disabled = false;
+  }
+});
+
+// A vote on an answer to a probe; pressed again it is taken back.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest(".votes [data-score]");
+  if (!button) return;
+  const votes = button.closest(".votes");
+  const score = button.getAttribute("aria-pressed") === "true" ? 0 : Number(button.dataset.score);
+  try {
+    await post("/api/answers/vote", { ...JSON.parse(votes.dataset.answer), score });
+    votes.querySelectorAll("button").forEach((one) => one.setAttribute("aria-pressed", String(Number(one.dataset.score) === score)));
+    office.say(score ? `voted ${score > 0 ? "good" : "bad"}` : "vote taken back");
+  } catch (fault) {
+    toast(fault.message);
   }
 });
 
