@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from command_line import Cli
-from dlm.store import Home, RunSpec
+from dlm.store import Home, RunSpec, SignalFilter, find_signals
 from recorded_runs import DLM_ID, record_run, record_verdict, recorded_document, values_of
 from web_server import Served, accessible, serving, wait_until, watched
 
@@ -134,6 +134,66 @@ def test_the_view_is_in_the_address_and_comes_back(page: Any, served: Served) ->
         page.keyboard.press("0")
         wait_until(lambda: drawn(page, "Loss") == 176)
         assert "low=" not in page.url
+
+
+def test_every_table_follows_the_view(page: Any, served: Served) -> None:
+    """Their requests must not push each other out of a queue."""
+    with watched(page, served.base):
+        open_tab(page, served, "/training?run=1")
+        page.get_by_role("img", name="Token accuracy. Run 1").wait_for()
+        for title in ("Loss", "Token accuracy", "Gradient norm", "Learning rate"):
+            page.get_by_role("region", name=title).first.get_by_text("As a table").click()
+        tables = page.get_by_role("region", name="as a table")
+        heads = lambda: [head.inner_text() for head in tables.locator("th:first-child").all()]  # noqa: E731
+        wait_until(lambda: heads() == ["Step"] * 4 or heads() == ["step"] * 4)
+        before = heads()
+        page.get_by_label("Wall time", exact=True).check()
+        wait_until(lambda: len(heads()) == 4 and not set(heads()) & set(before))
+
+
+def test_runs_that_are_not_there_are_left_out_and_said_once(page: Any, served: Served) -> None:
+    with watched(page, served.base):
+        open_tab(page, served, "/training?run=1&with=77,2")
+        page.get_by_text("run 77").wait_for()
+        wait_until(lambda: drawn(page, "Loss") == 176)
+        assert "with=2" in page.url
+        page.reload()
+        wait_until(lambda: drawn(page, "Loss") == 176)
+        assert page.get_by_text("run 77").count() == 0
+    answer = page.request.get(
+        f"{served.base}/api/chart?chart=loss&run=1&with=77"
+    )  # an address from elsewhere
+    assert answer.ok
+
+
+def test_an_answer_to_a_probe_is_voted_on_in_any_tab(page: Any, served: Served, recorded: Cli) -> None:
+    """The key of writes is handed to one tab; another one, and a reload, has it too. The cookie alone has not."""
+
+    def votes() -> list[float]:
+        with Home.open(recorded.home).store(DLM_ID) as store:
+            found = find_signals(store.signals.index, SignalFilter("reward"))
+            return [one.chosen_score for one in found]
+
+    page.goto(served.url)
+    assert "write=" not in page.url
+    second = page.context.new_page()
+    with watched(second, served.base):
+        open_page = f"{served.base}/training?run=2"
+        second.goto(open_page)
+        group = second.get_by_role("group", name="Your vote on the answer of v0002")
+        good = group.get_by_role("button", name="Good answer")
+        good.click()
+        wait_until(lambda: good.get_attribute("aria-pressed") == "true")
+        assert votes() == [1.0]
+        second.reload()
+        assert good.get_attribute("aria-pressed") == "true"
+        good.click()
+        wait_until(lambda: good.get_attribute("aria-pressed") == "false")
+        assert votes() == []
+    second.evaluate("localStorage.clear()")
+    good.click()
+    second.get_by_text("may look, not write").wait_for()
+    assert votes() == []
 
 
 def test_a_drag_zooms_every_chart(page: Any, served: Served) -> None:

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fastapi.testclient import TestClient
 from tools.docs import page_data
 
 from command_line import Cli
 from dlm.document import load
-from dlm.store import Home, SignalFilter, Store, count_signals
+from dlm.store import Home, SignalFilter, Store, count_signals, find_signals
+from dlm.web.app import create_app
+from dlm.web.desk import Desk
+from dlm.web.security import TOKEN_HEADER, Keys
 from mined_pairs import TEXTS, mine
 from recorded_runs import DLM_ID, HOSTILE, recorded_document
 from web_server import Served, accessible, serving, wait_until, watched
@@ -159,6 +163,11 @@ def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli,
         page.goto(f"{server.base}/data?standing=staged&order=oldest")
         page.keyboard.press("j")
         assert focused(page) == TEXTS[0][0]
+        for key in ('"', "\\", "]"):  # no key of ours, and none that ends the script
+            page.keyboard.press(key)
+        page.evaluate(
+            "document.body.dispatchEvent(new KeyboardEvent('keydown', {key: 'a', repeat: true, bubbles: true}))"
+        )
         for key in "arua":  # faster than any answer: the second decision was a slip, and is undone
             page.keyboard.press(key)
         wait_until(lambda: focused(page) == TEXTS[2][0])
@@ -212,6 +221,23 @@ def test_a_document_saved_since_the_preview_is_left_alone(mined: Cli, page: Any)
         mined.run("preference", "reject", "notes.dlm", "2")
         page.get_by_role("listitem", name=TEXTS[1][0]).get_by_role("button", name="Accept").click()
         wait_until(lambda: "decided about it meanwhile" in page.locator("#toasts").inner_text())
+
+
+@pytest.mark.parametrize("text", ["\U0001f600", "\r\n"])
+def test_the_longest_answers_that_the_page_takes_can_be_saved(mined: Cli, text: str) -> None:
+    answers = {"chosen": text * 500_000, "rejected": f"{text * 499_999}x"}
+    with store_of(mined) as store:
+        signal = next(one.id for one in find_signals(store.signals.index, SignalFilter("preference")))
+        assert signal is not None
+    desk = Desk(mined.folder / "notes.dlm", DLM_ID, Home.open(mined.home))
+    keys = Keys(port=80)
+    with TestClient(create_app(desk, keys), base_url="http://127.0.0.1:80") as client:
+        client.cookies.set(keys.cookie, keys.session)
+        headers = {"Host": "127.0.0.1:80", TOKEN_HEADER: keys.write}
+        fields = {"signal": str(signal), "seen": "staged", **answers}
+        sent = {name: (None, value) for name, value in fields.items()}  # multipart, as the form says
+        answer = client.post("/data/edit", files=sent, headers=headers)
+        assert answer.status_code == 200, answer.text[:500]
 
 
 def test_a_vote_appears_in_reward(mined: Cli, page: Any) -> None:

@@ -31,11 +31,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield served
 
 
+class Person(httpx.Client):
+    """A browser; `write` is the key that it was handed behind the `#`."""
+
+    write = ""
+
+
 @pytest.fixture
-def person(server: Served) -> Iterator[httpx.Client]:
+def person(server: Served) -> Iterator[Person]:
     """A browser that opened the printed address."""
-    with httpx.Client(base_url=server.base, follow_redirects=True) as client:
-        assert client.get(server.url).status_code == 200
+    with Person(base_url=server.base, follow_redirects=True) as client:
+        answer = client.get(server.url)
+        assert answer.status_code == 200
+        client.write = answer.history[0].headers["location"].partition("#write=")[2]
+        assert client.write
         yield client
 
 
@@ -46,12 +55,8 @@ def stranger(server: Served) -> Iterator[httpx.Client]:
         yield client
 
 
-def token(person: httpx.Client) -> str:
-    return person.get("/training").text.partition('name="dlm-token" content="')[2].partition('"')[0]
-
-
-def writes(person: httpx.Client) -> dict[str, str]:
-    return {TOKEN_HEADER: token(person), "Origin": str(person.base_url).rstrip("/")}
+def writes(person: Person) -> dict[str, str]:
+    return {TOKEN_HEADER: person.write, "Origin": str(person.base_url).rstrip("/")}
 
 
 @pytest.mark.parametrize(
@@ -79,14 +84,26 @@ def test_the_address_is_exchanged_for_a_cookie_that_scripts_cannot_read(
 ) -> None:
     answer = stranger.get(server.url)
     assert answer.status_code == 303
-    assert answer.headers["location"] == "/"
+    assert answer.headers["location"].startswith("/#write=")
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=lax" in cookie
     assert server.url.partition("token=")[2] not in cookie
 
 
-def test_only_our_own_host_name_is_answered(server: Served, person: httpx.Client) -> None:
+def test_the_cookie_alone_finds_no_key_to_write_with(person: Person) -> None:
+    """A browser sends it to other users' servers on this host, too."""
+    for path in ("/", "/training", "/training/runs/1/head", "/data", "/prompt", "/none", "/openapi.json"):
+        answer = person.get(path)
+        for one in (*answer.history, answer):
+            assert person.write not in one.text
+            assert person.write not in str(one.headers)
+    assert (
+        person.post("/api/runs/1/stop").status_code == 403
+    )  # no origin is said, and none is needed to be refused
+
+
+def test_only_our_own_host_name_is_answered(server: Served, person: Person) -> None:
     for host in (
         "evil.example",
         f"evil.example:{server.port}",
@@ -107,7 +124,7 @@ def test_the_server_listens_on_loopback_alone(server: Served) -> None:
                 assert probe.connect_ex((address, server.port)) != 0
 
 
-def test_a_write_needs_the_token_and_our_origin(person: httpx.Client, stranger: httpx.Client) -> None:
+def test_a_write_needs_the_token_and_our_origin(person: Person, stranger: httpx.Client) -> None:
     good, body = writes(person), {"reason": "test"}
     refused: list[dict[str, str]] = [
         {},
@@ -128,12 +145,12 @@ def test_a_write_needs_the_token_and_our_origin(person: httpx.Client, stranger: 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"])
-def test_every_method_that_is_no_read_needs_the_token(person: httpx.Client, method: str) -> None:
+def test_every_method_that_is_no_read_needs_the_token(person: Person, method: str) -> None:
     assert person.request(method, "/training").status_code == 403
     assert person.request(method, "/static/base.css").status_code == 403
 
 
-def test_a_body_beyond_the_limit_is_not_read(server: Served, person: httpx.Client) -> None:
+def test_a_body_beyond_the_limit_is_not_read(server: Served, person: Person) -> None:
     headers = writes(person)
     # said beforehand: refused at once, whatever then comes
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
@@ -180,7 +197,7 @@ def test_a_body_beyond_the_limit_is_not_read(server: Served, person: httpx.Clien
         "/training/table?chart=%00&run=1",
     ],
 )
-def test_no_parameter_leads_out_of_its_place(server: Served, person: httpx.Client, path: str) -> None:
+def test_no_parameter_leads_out_of_its_place(server: Served, person: Person, path: str) -> None:
     connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
     connection.request("GET", path, headers={"Cookie": _cookie(person)})  # as it stands: httpx would tidy it
     answer = connection.getresponse()
@@ -206,11 +223,11 @@ def test_no_parameter_leads_out_of_its_place(server: Served, person: httpx.Clien
         "text",
     ],
 )
-def test_a_promotion_takes_only_what_it_names(person: httpx.Client, body: Any) -> None:
+def test_a_promotion_takes_only_what_it_names(person: Person, body: Any) -> None:
     assert person.post("/api/promote", json=body, headers=writes(person)).status_code in (400, 422)
 
 
-def test_pages_may_run_nothing_but_our_scripts(person: httpx.Client) -> None:
+def test_pages_may_run_nothing_but_our_scripts(person: Person) -> None:
     for path in ("/training", "/none", "/static/base.css", "/api/chart?chart=loss&run=1"):
         headers = person.get(path).headers
         policy = headers["content-security-policy"]
@@ -224,7 +241,7 @@ def test_pages_may_run_nothing_but_our_scripts(person: httpx.Client) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_answers_of_a_model_are_text(person: httpx.Client) -> None:
+def test_answers_of_a_model_are_text(person: Person) -> None:
     page = person.get("/training?run=1").text
     assert "<script>document" not in page
     assert "<img" not in page
@@ -235,7 +252,7 @@ def test_answers_of_a_model_are_text(person: httpx.Client) -> None:
     assert r"\u202eturned" in page
 
 
-def test_a_fault_does_not_echo_what_was_sent(person: httpx.Client) -> None:
+def test_a_fault_does_not_echo_what_was_sent(person: Person) -> None:
     answer = person.get("/api/marks/1?x=<script>alert(1)</script>")
     assert answer.status_code == 422
     assert "alert" not in answer.text
@@ -251,7 +268,7 @@ def test_a_port_that_is_taken_is_said(server: Served, cli: Cli) -> None:
     assert done.stdout == ""
 
 
-def test_the_cookie_of_another_server_opens_nothing(server: Served, person: httpx.Client) -> None:
+def test_the_cookie_of_another_server_opens_nothing(server: Served, person: Person) -> None:
     for cookie in (
         f"dlm-{server.port}=",
         f"dlm-{server.port}=wrong",
@@ -262,5 +279,5 @@ def test_the_cookie_of_another_server_opens_nothing(server: Served, person: http
         assert httpx.get(f"{server.base}/training", headers={"Cookie": cookie}).status_code == 403
 
 
-def _cookie(person: httpx.Client) -> str:
+def _cookie(person: Person) -> str:
     return "; ".join(f"{name}={value}" for name, value in person.cookies.items())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import urllib.parse
 import urllib.request
 from http.cookiejar import CookieJar
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +16,7 @@ from click.testing import CliRunner
 from command_line import Cli
 from dlm.cli.main import app
 from recorded_runs import DLM_ID
-from web_server import Served, serving
+from web_server import Served, serving, wait_until
 
 LOOK_AT_EVERY_PAGE = """
 import sys
@@ -87,3 +90,33 @@ def test_looking_changes_nothing(recorded: Cli) -> None:
         if path.is_file() and before.get(path) != path.stat().st_mtime_ns
     }
     assert changed <= names - {"store.sqlite3", "adapter_config.json", "version.json"}
+
+
+def test_the_key_is_not_among_the_arguments_of_the_browser(
+    recorded: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those can be read by every user of the machine."""
+    told = tmp_path / "told"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > "{told}.new" && mv "{told}.new" "{told}"\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        told.unlink(missing_ok=True)
+        with recorded.start("ui", "notes.dlm") as process:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            key = url.partition("token=")[2]
+            assert key
+            wait_until(told.exists)
+            [argument] = told.read_text().split()
+            page = Path(urllib.parse.unquote(urllib.parse.urlsplit(argument).path))
+            assert argument.startswith("file:")
+            assert key not in argument
+            assert url in page.read_text()
+            assert page.stat().st_mode & 0o777 == 0o600
+            assert page.parent.stat().st_mode & 0o777 == 0o700
+            process.send_signal(number)
+            process.wait(timeout=30)
+        assert not page.parent.exists()

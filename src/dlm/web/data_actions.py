@@ -6,10 +6,12 @@ that was shown, or nothing.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Form, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, Response
+from fastapi.routing import APIRoute
 
 from dlm import review
 from dlm.errors import ConflictError, UsageError
@@ -18,17 +20,34 @@ from dlm.web.data_cards import FLAG_WORDS, card_of
 from dlm.web.data_tab import reading
 from dlm.web.desk import AtDesk
 from dlm.web.pages import page
+from dlm.web.security import MAX_BODY_BYTES
 from dlm.workflow.signals import refresh
 
 __all__ = ["router"]
 
-router = APIRouter()
+
+class _LongTexts(APIRoute):
+    """A route whose form fields may be as long as a body. Starlette's own limit is 1 MiB a field, in encoded bytes."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def read_first(request: Request) -> Response:
+            await request.form(max_part_size=MAX_BODY_BYTES)  # kept by the request
+            return await handle(request)
+
+        return read_first
+
+
+router = APIRouter(route_class=_LongTexts)
 
 SHOWN_LINES = 2000  # of a change; more are counted
 
 _Id = Annotated[int, Form(ge=1, le=2**53)]
 _Status = Literal["staged", "accepted", "rejected", "applied", "reverted"]
-_Answer = Annotated[str, Form(max_length=1_000_000)]
+_Answer = Annotated[
+    str, Form(max_length=1_000_000)
+]  # two of 500,000, which the page allows, always fit into a body
 
 
 @router.post("/data/vote")

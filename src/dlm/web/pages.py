@@ -72,12 +72,12 @@ _templates = _environment()
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
-    """A template as an answer. It sees `desk`, `tab` (which of TABS is open; "" for fragments), `write_token`, and `seen`:
-    the newest event before the request was handled, from which on the page's stream begins.
+    """A template as an answer. It sees `desk`, `tab` (which of TABS is open; "" for fragments), and `seen`: the
+    newest event before the request was handled, from which on the page's stream begins.
     """
     state = request.app.state
     seen = getattr(request.state, "seen", "")
-    values = {"desk": state.desk, "write_token": state.keys.write, "tab": "", "seen": seen, **values}
+    values = {"desk": state.desk, "tab": "", "seen": seen, **values}
     return HTMLResponse(_templates.get_template(template).render(values), status_code=status)
 
 

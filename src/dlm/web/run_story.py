@@ -25,11 +25,15 @@ class SavedState:
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody answered to a probe: `who` is the base, a version, or a step of the run."""
+    """What somebody answered to a probe: `who` is the base, a version, or a step of the run; `vote` is this person's, 0 for
+    none.
+    """
 
     who: str
     text: str
     exact: bool
+    version: str | None
+    vote: int
 
 
 @dataclass(frozen=True)
@@ -71,9 +75,13 @@ def probes_of(store: Store, run: Run) -> list[Probe]:
     found: dict[str, tuple[str, list[Answer]]] = {}
     for event in store.runs.events(run.id, "probe_answers"):
         who = _who(event.data, run)
+        version = who if who in ("base", run.version, run.parent_version) else None
         for told in event.data["answers"]:
             _, answers = found.setdefault(str(told["prompt"]), (str(told.get("reference", "")), []))
-            answers.append(Answer(who, str(told["answer"]), bool(told.get("exact"))))
+            text = str(told["answer"])
+            asked = (str(told["prompt"]), text)
+            vote = store.signals.votes([asked]).get(asked, 0)
+            answers.append(Answer(who, text, bool(told.get("exact")), version, vote))
     return [Probe(prompt, reference, tuple(answers)) for prompt, (reference, answers) in found.items()]
 
 

@@ -2,8 +2,8 @@
 
 - Only requests to our own host name are answered, so that a foreign name that was pointed at loopback gets nothing.
 - Every page needs the cookie that the opened URL's token was exchanged for; another user of this machine has neither.
-- A write needs more: the page's token in the header `X-DLM-Token`, which a form of another site cannot send, and an
-  origin that is ours.
+- A write needs more: a second token in the header `X-DLM-Token`, which a form of another site cannot send, and an
+  origin that is ours. Only the opened URL leads to it, behind the `#` of where it redirects to; no page holds it.
 - Bodies are counted as they arrive; beyond the limit nothing more is read.
 - A page may load, run and call nothing but what this server serves, and inline scripts and styles never run.
 """
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 __all__ = ["MAX_BODY_BYTES", "TOKEN_HEADER", "Guard", "Keys"]
 
 TOKEN_HEADER = "X-DLM-Token"
-MAX_BODY_BYTES = 4 * 1024 * 1024  # a pair's three texts fit a hundred times
+MAX_BODY_BYTES = 4 * 1024 * 1024  # two answers of 500,000 characters, whatever these are
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OPEN = ("/static/",)  # nothing of the document is in there, and the page that refuses needs its style
 
@@ -40,8 +40,9 @@ HEADERS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Keys:
-    """The secrets of one server: `opening` stands in the URL that is opened, `session` in the cookie, `write` in the
-    pages, for writes. Three, so that none of them gives another away: a cookie goes to every port of this host.
+    """The secrets of one server: `opening` stands in the URL that is opened, `session` in the cookie, `write` in
+    the storage of our origin, for writes. Three, so that none but `opening` gives another away: a cookie goes to every
+    port of this host, storage to one.
     """
 
     port: int
@@ -112,16 +113,19 @@ class Guard:
             return _refused("a page of another site may not write here")
         if not _same(headers.get(TOKEN_HEADER, ""), self._keys.write):
             return _refused(
-                f"a write needs the page's token in the header {TOKEN_HEADER}: reload the page and try again"
+                "this browser may look, not write: open the address that `dlm ui` printed in it again. It hands over the "
+                f"token that goes into the header {TOKEN_HEADER}"
             )
         return None
 
     def _opened(self, scope: Scope, given: str) -> Response:
-        """The opened URL's token is exchanged for the cookie, and leaves the address bar."""
+        """The opened URL's token is exchanged for the cookie and the write token, and leaves the address bar."""
         if not _same(given, self._keys.opening):
             return _refused("this address is of another server: open the one that `dlm ui` printed last")
         rest = [(name, value) for name, value in _queries(scope) if name != "token"]
-        answer = RedirectResponse("/" + (f"?{urlencode(rest)}" if rest else ""), status_code=303)
+        # A fragment outlives further redirects and is sent to nobody: `shell.js` takes it.
+        query = f"?{urlencode(rest)}" if rest else ""
+        answer = RedirectResponse(f"/{query}#write={self._keys.write}", status_code=303)
         # lax: a click on the address in a terminal that is itself a web page has to arrive. A GET changes nothing here.
         answer.set_cookie(self._keys.cookie, self._keys.session, httponly=True, samesite="lax", path="/")
         return answer

@@ -6,6 +6,7 @@ by the page once it stands.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -245,7 +246,8 @@ def _story(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
 def _lines(
     request: Request, store: Store, chart_id: str, run_id: int, others: str, query: chart_data.Query
 ) -> tuple[Chart, list[chart_data.Drawn]]:
-    """A chart of a run, and the lines of that run and of others in it.
+    """A chart of a run, and the lines of that run and of others in it. An address may be older than the runs that it lays
+    over: others that have no curves here are left out, and the page says so.
 
     Raises:
         MissingRecordError: no such run or chart.
@@ -254,13 +256,27 @@ def _lines(
     panel = chart_of(chart_id, run.kind, run.method, store.metrics.names(run_id))
     if panel is None:
         raise MissingRecordError(f"run {run_id} has no chart of that name")
-    runs = [run, *(_trained(store, one) for one in dict.fromkeys(_numbers(others)) if one != run_id)]
+    runs = [run, *_laid_over(store, run_id, others)]
     cache = _memory(request).cache
     return panel, [line for one in runs for line in chart_data.draw(store, cache, one, panel, query)]
 
 
 def _trained(store: Store, run_id: int) -> Run:
     run = store.runs.get(run_id)
-    if run.kind in ("mine", "eval"):
+    if not _has_curves(run):
         raise UsageError(f"run {run_id} is a {run.kind} run: it has no curves")
     return run
+
+
+def _laid_over(store: Store, run_id: int, others: str) -> list[Run]:
+    found = []
+    for number in dict.fromkeys(_numbers(others)):
+        with suppress(MissingRecordError):
+            run = store.runs.get(number)
+            if number != run_id and _has_curves(run):
+                found.append(run)
+    return found
+
+
+def _has_curves(run: Run) -> bool:
+    return run.kind not in ("mine", "eval")

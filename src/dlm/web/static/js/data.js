@@ -24,6 +24,7 @@ function step(by) {
 
 /** The button of a key: of the current card, of the first one where none is current, or of the page. */
 function buttonOf(key) {
+  if (!/^([a-z]|cancel)$/.test(key)) return null; // it stands in a selector
   const card = current() ?? cards()[0];
   return card?.querySelector(`[data-key="${key}"]`) ?? document.querySelector(`main > section [data-key="${key}"]`);
 }
@@ -85,6 +86,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.repeat && event.key !== "j" && event.key !== "k") return; // a key held down decides once
   if (asking && event.key.length === 1) {
     waiting.push(event.key);
     event.preventDefault();

@@ -342,7 +342,8 @@ export class Panel {
     if (view.others.length) asked.set("with", view.others.join(","));
     if (view.low !== null) asked.set("low", view.low);
     if (view.high !== null) asked.set("high", view.high);
-    htmx.ajax("GET", `/training/table?${asked}`, { target: this.section.querySelector(".numbers .table-wrap"), swap: "innerHTML" });
+    const place = this.section.querySelector(".numbers .table-wrap");
+    htmx.ajax("GET", `/training/table?${asked}`, { source: place, target: place, swap: "innerHTML" }); // a queue of its own
   }
 
   fit() {

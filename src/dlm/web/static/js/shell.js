@@ -6,7 +6,27 @@ const TURNS = [
   ["dark", "☾", "Colours: dark"],
 ];
 
-export const writeToken = () => document.querySelector('meta[name="dlm-token"]').content;
+// The opened address leads to a page with the write key behind its `#`, which no request carries. It moves into this
+// origin's storage, for every tab; nothing that the server sends to a cookie alone holds it.
+const STORED = "dlm-write";
+const handed = /^#write=([\w-]{20,100})$/.exec(location.hash)?.[1] ?? "";
+if (handed) {
+  try {
+    localStorage.setItem(STORED, handed);
+  } catch {
+    // storage switched off: the key holds for this page
+  }
+  history.replaceState(history.state, "", location.pathname + location.search);
+}
+
+/** The key of writes, "" where this browser was never handed one: pages can then be looked at. */
+export function writeToken() {
+  try {
+    return localStorage.getItem(STORED) ?? handed;
+  } catch {
+    return handed;
+  }
+}
 
 /** Show a message for eight seconds, as text. */
 export function toast(text, kind = "bad") {

@@ -21,6 +21,13 @@ const office = {
   },
 };
 
+const unknown = office.view.others.filter((run) => !document.querySelector(`.overlay[value="${run}"]`));
+if (unknown.length) {
+  office.view.others = office.view.others.filter((run) => !unknown.includes(run));
+  keepView(office.view); // the next look at this address does not say it again
+  toast(`not laid over, since nothing here trained in it: run ${unknown.join(", ")}`);
+}
+
 const said = document.createElement("p");
 said.className = "visually-hidden";
 said.setAttribute("role", "status");
@@ -144,18 +151,54 @@ document.addEventListener("click", async (event) => {
   }
 });
 
+// A vote on an answer to a probe; pressed again it is taken back.
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest(".votes [data-score]");
+  if (!button) return;
+  const votes = button.closest(".votes");
+  const score = button.getAttribute("aria-pressed") === "true" ? 0 : Number(button.dataset.score);
+  try {
+    await post("/api/answers/vote", { ...JSON.parse(votes.dataset.answer), score });
+    votes.querySelectorAll("button").forEach((one) => one.setAttribute("aria-pressed", String(Number(one.dataset.score) === score)));
+    office.say(score ? `voted ${score > 0 ? "good" : "bad"}` : "vote taken back");
+  } catch (fault) {
+    toast(fault.message);
+  }
+});
+
 // --- what changes -----------------------------------------------------------------------------------------------------
 
-/** Put a piece of the page in its place; done when it stands there (htmx's own promise is done before). */
+const SETTLED = ["htmx:afterSwap", "htmx:swapError", "htmx:responseError", "htmx:sendError", "htmx:sendAbort", "htmx:timeout"];
+const asked = new Map(); // by place: when the newest request for it is answered, and the one that waits for its turn
+
+/** Put a piece of the page in its place; done when it stands there, or will not (htmx's own promise is done before).
+ * One request a place: while one is under way, only the newest of the later ones waits. */
 function get(address, target) {
   const place = document.querySelector(target);
+  const { answered = Promise.resolve(), waiting = null } = asked.get(place) ?? {};
+  if (waiting) {
+    waiting.address = address;
+    return answered;
+  }
+  const mine = { address };
+  const now = answered.then(() => {
+    asked.set(place, { answered: now });
+    return fill(place, mine.address);
+  });
+  asked.set(place, { answered: now, waiting: mine });
+  return now;
+}
+
+function fill(place, address) {
   return new Promise((done) => {
-    place.addEventListener("htmx:afterSwap", function swapped(event) {
-      if (event.target !== place) return;
-      place.removeEventListener("htmx:afterSwap", swapped);
+    const settled = (event) => {
+      if (event.target !== place) return; // of something within it
+      SETTLED.forEach((name) => place.removeEventListener(name, settled));
       done();
-    });
-    htmx.ajax("GET", address, { target: place, swap: "innerHTML" });
+    };
+    SETTLED.forEach((name) => place.addEventListener(name, settled));
+    // With no source, htmx queues requests on <body>, and keeps only the last one of all that wait there.
+    htmx.ajax("GET", address, { source: place, target: place, swap: "innerHTML" });
   });
 }
 
