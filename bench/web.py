@@ -155,6 +155,7 @@ DRAWN = """async (name) => {
   while (!marks().length) await new Promise(requestAnimationFrame);
   return marks()[0].startTime;
 }"""
+LINES = """() => document.querySelectorAll('[data-chart="loss"] .legend li').length"""
 ZOOM = """async ([name, key]) => {
   const marks = () => performance.getEntriesByName(name).length;
   const before = marks(), begin = performance.now();
@@ -189,6 +190,9 @@ def measure_charts(repeats: int = 7) -> list[dict[str, Any]]:
                         for taken in (first, again):
                             page.goto(server.base + path)
                             taken.append(page.evaluate(DRAWN, "dlm:loss"))
+                            drawn = page.evaluate(LINES)
+                            if drawn != path.count(",") + 1 + path.count("with="):
+                                sys.exit(f"{name}: {drawn} lines were drawn")
                         for key in "++-":
                             zooms.append(page.evaluate(ZOOM, ["dlm:loss", key]))
                             page.wait_for_timeout(300)

@@ -6,9 +6,18 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dlm.store import RunSpec, Store, VersionSpec
+from dlm.store import GateVerdict, RunSpec, Store, VersionSpec
 
-__all__ = ["DLM_ID", "HOSTILE", "record_run", "record_runs", "recorded_document", "values_of"]
+__all__ = [
+    "DLM_ID",
+    "HOSTILE",
+    "record_rft",
+    "record_run",
+    "record_runs",
+    "record_verdict",
+    "recorded_document",
+    "values_of",
+]
 
 DLM_ID = "01J9Z3W5E8RT2Y4VQ7NDPXK6MA"
 HOSTILE = '<script>document.title="owned"</script><img src=x onerror="document.title=1">\x1b[31mred\x1b[0m \u202eturned'
@@ -84,6 +93,51 @@ def record_runs(store: Store) -> None:
     record_run(store, saved=(60, 90, 120))
     record_run(store, "preference", 40, parent="v0001", saved=(20, 40))
     record_run(store, "sft", 30, status="interrupted", saved=(20,))
+
+
+def record_rft(store: Store, steps: int = 6) -> int:
+    """A reinforcement run; its last step learnt nothing, since no group's answers differed, and so has no loss."""
+    with store.lock("dlm train notes.dlm --phase rft"):
+        run = store.runs.start(RunSpec("rft", "grpo", {"seed": 42}, base="pocket", planned_steps=steps))
+        with store.metrics.writer(run.id) as writer:
+            for step in range(1, steps + 1):
+                values = {
+                    "train_mean_reward": 0.5 + 0.05 * step,
+                    "completion_tokens_mean": 9.0 - step,
+                    "train_sample_parse_error_count": float(step == 2),
+                    "train_other_error_count": 0.0,
+                    "mean_unresponsive_rewards": 0.25 * (step == 1),
+                    "learning_rate": 2e-3,
+                    "num_tokens": 100.0 * step,
+                    "skipped_groups": 4.0 * (step == steps),
+                }
+                if step % 2 == 0:
+                    values["full_valid_mean_reward"] = 0.4 + 0.1 * step
+                if step < steps:
+                    values |= {"train_loss": 1e-4 * step, "grad_norm": 0.5}
+                writer.log(step, values)
+        store.remember_checkpoints(run.id, (steps,))
+        store.runs.finish(run.id, "complete")
+        return run.id
+
+
+def record_verdict(
+    store: Store, candidate: str, verdict: str = "fail", baseline: str = "base"
+) -> GateVerdict:
+    """A gate's verdict with a condition that holds, one that does not, and one whose text would like to be markup."""
+    status = {"pass": "PASS", "fail": "FAIL", "unreachable": "UNREACHABLE", "missing": "MISSING"}[verdict]
+    difference = {"value": -0.125, "low": -0.25, "high": 0.0, "n": 8}
+    numbers = {"metric": "tables.score", "value": 0.625, "baseline": 0.75, "ceiling": 1.0}
+    none = dict.fromkeys(("value", "baseline", "needed", "ceiling", "difference"))
+    conditions = [
+        {"text": "tables.score >= 0.5", "status": "PASS", **numbers, "needed": 0.5, "difference": difference, "detail": ""},
+        {"text": "tables.score >= 0.875", "status": status, **numbers, "needed": 0.875, "difference": difference, "detail": ""},
+        {"text": HOSTILE, "status": "MISSING", "metric": "stress.score", **none, "detail": f"why: {HOSTILE}"},
+    ]  # fmt: skip
+    told = GateVerdict(
+        candidate, baseline, verdict, f"of 3 conditions {HOSTILE}", "hash", {"conditions": conditions}
+    )
+    return store.evaluations.record_verdict(told)
 
 
 def values_of(step: int, steps: int, pairs: bool = False) -> dict[str, float]:

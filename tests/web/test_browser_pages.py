@@ -8,7 +8,7 @@ import pytest
 
 from command_line import Cli
 from dlm.store import Home, RunSpec, SignalFilter, find_signals
-from recorded_runs import DLM_ID, record_run, recorded_document, values_of
+from recorded_runs import DLM_ID, record_run, record_verdict, recorded_document, values_of
 from web_server import Served, accessible, serving, wait_until, watched
 
 pytestmark = pytest.mark.big
@@ -33,12 +33,16 @@ def chart_words(page: Any, title: str) -> str:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_is_accessible_and_asks_nobody_else(
-    browser: Any, served: Served, scheme: str, width: int
+    browser: Any, served: Served, recorded: Cli, scheme: str, width: int
 ) -> None:
+    with Home.open(recorded.home).store(DLM_ID) as store:
+        record_verdict(store, "v0002", "fail", "v0001")
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     with watched(page, served.base):
         open_tab(page, served, "/training?run=2&with=1")
+        page.get_by_text("v0002 against v0001").click()
+        page.get_by_role("rowheader", name="tables.score >= 0.875").wait_for()
         page.get_by_role("img", name="Loss. Run 2").wait_for()
         page.get_by_text("more metrics").click()
         page.get_by_text("In words").first.click()

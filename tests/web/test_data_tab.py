@@ -245,7 +245,9 @@ def test_a_vote_appears_in_reward(mined: Cli, page: Any) -> None:
     with serving(mined, "notes.dlm") as server, watched(page, server.base):
         page.goto(server.url)
         page.goto(f"{server.base}/data?order=oldest")
+        page.get_by_text("live", exact=True).wait_for()  # every script of the page listens
         page.keyboard.press("j")
+        wait_until(lambda: focused(page) == TEXTS[0][0])
         page.keyboard.press("+")
         card = page.get_by_role("listitem", name=TEXTS[0][0])
         good = card.get_by_role("group", name="Chosen answer", exact=True).get_by_role(

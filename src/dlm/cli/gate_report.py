@@ -13,9 +13,10 @@ from dlm.cli.output import Output, typed
 
 if TYPE_CHECKING:
     from dlm.evaluation import ConditionResult
+    from dlm.store import GateVerdict
     from dlm.workflow.gate_round import Judged
 
-__all__ = ["NOT_PASSED", "gate_data", "judge_version", "look_ahead", "print_gate"]
+__all__ = ["NOT_PASSED", "gate_data", "judge_version", "look_ahead", "print_gate", "verdict_data"]
 
 NOT_PASSED = 3  # exit code
 
@@ -108,26 +109,35 @@ def gate_data(judged: Judged) -> dict[str, Any]:
         "reason": asked.result.reason,
         "verdict_id": asked.record.id,
         "current": judged.current,
-        "conditions": [_data(one) for one in asked.result.conditions],
+        "conditions": [_data(one) for one in asked.record.details["conditions"]],
         "runs": {name: {"candidate": pair[0], "baseline": pair[1]} for name, pair in asked.runs.items()},
         "lineage": list(asked.record.details["lineage"]),
     }
 
 
-def _data(one: ConditionResult) -> dict[str, Any]:
-    difference = one.difference
+def verdict_data(record: GateVerdict) -> dict[str, Any]:
+    """A verdict that was recorded, for `--json`."""
     return {
-        "condition": one.text,
-        "status": one.status,
-        "metric": one.metric,
-        "value": one.value,
-        "baseline": one.baseline,
-        "needed": one.needed,
-        "gold": one.ceiling,
+        "id": record.id,
+        "at": record.at,
+        "baseline": record.baseline,
+        "verdict": record.verdict,
+        "reason": record.reason,
+        "conditions": [_data(one) for one in record.details.get("conditions", ())],
+    }
+
+
+def _data(one: Mapping[str, Any]) -> dict[str, Any]:
+    """A condition's result as it is recorded, by the names of `--json`."""
+    difference = one["difference"]
+    return {
+        "condition": one["text"],
+        **{name: one[name] for name in ("status", "metric", "value", "baseline", "needed")},
+        "gold": one["ceiling"],
         "difference": None
         if difference is None
-        else {"value": difference.value, "low": difference.low, "high": difference.high, "n": difference.n},
-        "detail": one.detail,
+        else {name: difference[name] for name in ("value", "low", "high", "n")},
+        "detail": one["detail"],
     }
 
 

@@ -27,10 +27,12 @@ class Following:
         return 0 if row is None else int(row[0])
 
     def states(self) -> Hashable:
-        """A mark that differs when a run, an event, a version or a promotion is added, or a run changes its status."""
+        """A mark that differs when a run, an event, a version, a promotion or a gate's verdict is added, or a run changes its
+        status."""
         runs = self._database.rows("SELECT id, status, finished_at, planned_steps FROM runs ORDER BY id")
         newest = self._database.row(
-            "SELECT (SELECT MAX(id) FROM events), (SELECT MAX(id) FROM promotions), (SELECT COUNT(*) FROM versions)"
+            "SELECT (SELECT MAX(id) FROM events), (SELECT MAX(id) FROM promotions), (SELECT COUNT(*) FROM versions),"
+            " (SELECT MAX(id) FROM gate_verdicts)"
         )
         return tuple(tuple(row) for row in runs), tuple(newest or ())
 

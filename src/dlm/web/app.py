@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -25,6 +26,15 @@ from dlm.web.security import Guard, Keys
 __all__ = ["create_app"]
 
 
+class _Vendored(StaticFiles):
+    """Files that carry their version in the name: a browser asks for each one once."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        answer = super().file_response(*args, **kwargs)
+        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return answer
+
+
 def create_app(desk: Desk, keys: Keys) -> FastAPI:
     """The app for one document. Everything but `Guard` may assume that the caller is the person at this machine."""
     app = FastAPI(title="dlm", version=__version__, docs_url=None, redoc_url=None, lifespan=_alive)
@@ -34,6 +44,7 @@ def create_app(desk: Desk, keys: Keys) -> FastAPI:
     app.add_exception_handler(DlmError, _on_fault)
     app.add_exception_handler(HTTPException, _on_fault)
     app.add_exception_handler(RequestValidationError, _on_misuse)
+    app.mount("/static/vendor", _Vendored(directory=FOLDER / "static" / "vendor"), name="vendor")
     app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
     app.add_api_route("/", _home, include_in_schema=False)
     for tab in (training_tab, training_actions, data_tab, data_actions, prompt_tab, live):

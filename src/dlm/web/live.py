@@ -120,7 +120,7 @@ class Feed:
 
 
 class Watcher(threading.Thread):
-    """Looks at the store and publishes what changed: `runs` (one began, ended or died), `events` (a checkpoint, a warning, a promotion),
+    """Looks at the store and publishes what changed: `runs` (one began, ended or died), `events` (a checkpoint, a warning, a promotion, a gate's verdict),
     `data` (signals, pairs, the document) and the `points` of the run that goes on.
     """
 

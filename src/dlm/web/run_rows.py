@@ -31,7 +31,8 @@ STATUS_WORDS = {
 
 @dataclass(frozen=True)
 class RunRow:
-    """One run. Losses in nats; accuracies are shares; `elapsed_s` runs from the start to the end."""
+    """One run. Losses in nats; accuracies are shares; `held_out_reward` is the newest; `elapsed_s` runs from the start to the
+    end."""
 
     run: Run
     status: str
@@ -40,6 +41,9 @@ class RunRow:
     last_loss: float | None
     accuracy: float | None
     last_accuracy: float | None
+    reward: float | None
+    last_reward: float | None
+    held_out_reward: float | None
     elapsed_s: float | None
     tokens_per_second: float | None
     remaining_s: float | None
@@ -89,25 +93,30 @@ class RunRows:
 
     def _row(self, store: Store, run: Run, status: str, *, current: bool, resumable: bool) -> RunRow:
         loss = self._series(store, run.id, "train_loss")
-        key = (run.id, status, run.finished_at, run.version, len(loss) if loss else 0, current, resumable)
+        pace = self.pace(store, run)
+        key = (run.id, status, run.finished_at, run.version, len(pace) if pace else 0, current, resumable)
         with self._lock:
             found = self._ended.get(key)
         if found is not None:
             return found
         accuracy = self._series(store, run.id, "train_accuracy")
-        steps = int(loss.steps[-1]) if loss is not None and len(loss) else 0
+        reward = self._series(store, run.id, "train_reward")
+        held_out = self._series(store, run.id, "valid_reward")
         speed = self._series(store, run.id, "tokens_per_second") if status == "running" else None
         row = RunRow(
             run=run,
             status=status,
-            steps=steps,
+            steps=0 if pace is None else int(pace.steps[-1]),
             loss=_smoothed(loss),
             last_loss=_last(loss),
             accuracy=_smoothed(accuracy),
             last_accuracy=_last(accuracy),
-            elapsed_s=_elapsed(run, status, loss),
+            reward=_smoothed(reward),
+            last_reward=_last(reward),
+            held_out_reward=_last(held_out),
+            elapsed_s=_elapsed(run, status, pace),
             tokens_per_second=_smoothed(speed),
-            remaining_s=_remaining(run, loss) if status == "running" else None,
+            remaining_s=_remaining(run, pace) if status == "running" else None,
             is_current=current,
             resumable=resumable,
         )
@@ -115,6 +124,11 @@ class RunRows:
             with self._lock:
                 self._ended[key] = row
         return row
+
+    def pace(self, store: Store, run: Run) -> Series | None:
+        """What a run logs at every step: its loss, or in rft, where a step that learnt nothing has none, its reward."""
+        reward = self._series(store, run.id, "train_reward") if run.kind == "rft" else None
+        return reward or self._series(store, run.id, "train_loss")
 
     def _series(self, store: Store, run_id: int, role: str) -> Series | None:
         for name in ROLES.get(role, (role,)):
@@ -145,25 +159,25 @@ def _last(series: Series | None) -> float | None:
     return None if series is None or not len(series) else float(series.values[-1])
 
 
-def _elapsed(run: Run, status: str, loss: Series | None) -> float | None:
+def _elapsed(run: Run, status: str, pace: Series | None) -> float | None:
     """From the run's start to its end, to now, or (of one whose process died) to its last word."""
     started = datetime.fromisoformat(run.started_at).timestamp()
     if run.finished_at:
         return max(0.0, datetime.fromisoformat(run.finished_at).timestamp() - started)
     if status == "running":
         return max(0.0, datetime.now(UTC).timestamp() - started)
-    if loss is not None and len(loss) and math.isfinite(loss.times[-1]):
-        return max(0.0, float(loss.times[-1]) - started)
+    if pace is not None and len(pace) and math.isfinite(pace.times[-1]):
+        return max(0.0, float(pace.times[-1]) - started)
     return None
 
 
-def _remaining(run: Run, loss: Series | None) -> float | None:
+def _remaining(run: Run, pace: Series | None) -> float | None:
     """Seconds to the planned end, at the pace of the last fifty steps."""
-    if loss is None or len(loss) < 2 or not run.planned_steps:
+    if pace is None or len(pace) < 2 or not run.planned_steps:
         return None
     recent = slice(-50, None)
-    steps, times = loss.steps[recent], loss.times[recent]
-    pace = float(times[-1] - times[0]) / max(1, int(steps[-1] - steps[0]))
+    steps, times = pace.steps[recent], pace.times[recent]
+    step_s = float(times[-1] - times[0]) / max(1, int(steps[-1] - steps[0]))
     left = run.planned_steps - int(steps[-1])
     since = max(0.0, time.time() - float(times[-1]))
-    return max(0.0, left * pace - since) if math.isfinite(pace) else None
+    return max(0.0, left * step_s - since) if math.isfinite(step_s) else None

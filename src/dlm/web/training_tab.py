@@ -19,6 +19,7 @@ from dlm.web.buckets import MOST_POINTS
 from dlm.web.charts import Chart, chart_of, charts_of
 from dlm.web.desk import AtDesk, Desk
 from dlm.web.diagnoses import Judged
+from dlm.web.gate_verdicts import verdicts_of
 from dlm.web.memory import Memory
 from dlm.web.pages import page
 from dlm.web.run_rows import RunRow, duration
@@ -91,7 +92,7 @@ def frames(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
 
 @router.get("/training/runs/{run_id}/story", response_class=HTMLResponse)
 def story(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
-    """Checkpoints, probes and recipe of a run anew."""
+    """Checkpoints, the gate's verdicts, probes and recipe of a run anew."""
     with desk.store() as store:
         row = _row(_memory(request).rows.all(store), run_id)
         return page(request, "training/story.html", row=row, **_story(store, desk, row))
@@ -160,7 +161,7 @@ def marks(request: Request, desk: AtDesk, run_id: RunId, x: _Axis = "step") -> d
     memory = _memory(request)
     with desk.store() as store:
         row, judged = _judged(request, store, run_id)
-        series = memory.cache.read(store, run_id, "train_loss")
+        series = memory.rows.pace(store, row.run)
         along = None if series is None else chart_data.places(store, memory.cache, row.run, series, x)
         if series is None or along is None or not len(series):
             return {"checkpoints": [], "findings": []}
@@ -230,8 +231,10 @@ def _full(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
 
 
 def _story(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
+    saved = checkpoints_of(store, row)
     return {
-        "checkpoints": checkpoints_of(store, row),
+        "checkpoints": saved,
+        "verdicts": verdicts_of(store, {one.version for one in saved if one.version is not None}),
         "probes": probes_of(store, row.run),
         "recipe": recipe_of(store, row.run),
         "promotions": store.versions.promotions()[-8:][::-1],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dlm.cli.gate_report import verdict_data
 from dlm.cli.mining_summary import mining_counts, mining_summary
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, duration, json_option, local_minute, plural, size, typed
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["show"]
 
 SHOWN_RUNS = 12
+SHOWN_VERDICTS = 4
 NONE = "–"
 
 
@@ -122,6 +124,7 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
                 "removed_at": version.removed_at,
                 "bytes": version.bytes,
                 "path": str(version.folder),
+                "verdicts": [verdict_data(one) for one in store.evaluations.verdicts(version.name)],
             }
             for version in store.versions.list(removed=True)
         ],
@@ -236,9 +239,10 @@ def _overview(data: dict[str, Any], path: Path) -> dict[str, str]:
 
 def _print_versions(output: Output, versions: list[dict[str, Any]]) -> None:
     rows = [
-        (
+        [
             version["name"],
             "current" if version["current"] else "pruned" if version["removed_at"] else "",
+            version["verdicts"][-1]["verdict"].upper() if version["verdicts"] else NONE,
             version["parent"] or NONE,
             version["phase"],
             str(version["run_id"]),
@@ -246,12 +250,37 @@ def _print_versions(output: Output, versions: list[dict[str, Any]]) -> None:
             version["base"],
             local_minute(version["created_at"]),
             size(version["bytes"]) if not version["removed_at"] else NONE,
-        )
+        ]
         for version in versions
     ]
-    columns = ("version", "state", "parent", "phase", "run", "step", "base", "made", "size")
+    columns = ["version", "state", "gate", "parent", "phase", "run", "step", "base", "made", "size"]
+    if not any(version["verdicts"] for version in versions):
+        columns.remove("gate")
+        rows = [[*row[:2], *row[3:]] for row in rows]
     spare = ("phase", "base", "made", "parent", "step")
     output.table(columns, rows, right=("run", "step", "size"), spare=spare)
+    output.pairs(
+        {
+            f"gate on {version['name']}": _verdict_in_words(version["verdicts"][-1])
+            for version in [one for one in versions if one["verdicts"]][-SHOWN_VERDICTS:]
+        }
+    )
+
+
+def _verdict_in_words(told: dict[str, Any]) -> str:
+    """The newest verdict, and each condition that did not hold with its numbers."""
+    lines = [
+        f"{told['verdict'].upper()} against {told['baseline']}, {local_minute(told['at'])}: {told['reason']}"
+    ]
+    for one in told["conditions"]:
+        if one["status"] != "PASS":
+            numbers = [
+                f"{name} {one[name]:.4f}" for name in ("value", "needed", "gold") if one[name] is not None
+            ]
+            lines.append(
+                f"{one['status']}  {one['condition']}" + (f": {', '.join(numbers)}" if numbers else "")
+            )
+    return "\n".join(lines)
 
 
 def _print_runs(output: Output, runs: list[dict[str, Any]]) -> None:

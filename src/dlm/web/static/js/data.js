@@ -57,8 +57,10 @@ const KEYS = {
   "_": () => vote("rejected", -1),
 };
 
-let asking = 0; // requests of decisions that have not been answered
+// Requests of decisions that have not been answered; at first the page itself, whose buttons work once it is loaded.
+let asking = document.readyState === "complete" ? 0 : 1;
 const waiting = []; // keys pressed meanwhile: they are meant for what stands there after the answer
+if (asking) addEventListener("load", () => setTimeout(answered), { once: true });
 
 function press(key) {
   const act = KEYS[key];

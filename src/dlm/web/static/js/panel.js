@@ -27,9 +27,10 @@ export class Panel {
     new ResizeObserver(() => this.fit()).observe(this.plot);
   }
 
-  setVisible(visible) {
+  /** In view or not; done when what it has to show then is there. */
+  async setVisible(visible) {
     this.visible = visible;
-    if (visible && this.stale) this.load();
+    if (visible && this.stale) await this.load();
   }
 
   /** The view changed, or points were lost: read anew, now or when it comes into view. */

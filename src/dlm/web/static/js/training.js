@@ -35,9 +35,28 @@ document.body.append(said);
 
 let panels = [];
 const seen = new IntersectionObserver(
-  (entries) => entries.forEach((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting)),
+  (entries) => {
+    const looked = entries.map((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting));
+    Promise.allSettled(looked).then(chartsStand);
+  },
   { rootMargin: "300px" },
 );
+
+// Verdicts take longer than charts on long runs, and would slow them down: they are asked for when the first charts stand.
+let held = [];
+document.addEventListener("htmx:confirm", (event) => {
+  if (!held || !event.detail.path.endsWith("/verdict")) return;
+  event.preventDefault();
+  held.push(() => event.detail.issueRequest());
+});
+function chartsStand() {
+  if (!held) return;
+  const asked = held;
+  held = null;
+  asked.forEach((ask) => ask());
+  loadMarks();
+  get(`/training/runs/${RUN}/findings`, "#findings");
+}
 
 function openPanels() {
   panels.forEach((panel) => panel.destroy());
@@ -266,24 +285,26 @@ const pace = [];
 function showProgress(series) {
   const head = document.querySelector("#head section");
   const put = (name, text) => head.querySelectorAll(`[data-live="${name}"]`).forEach((one) => (one.textContent = text));
-  const loss = series.train_loss;
-  if (!loss || head.dataset.status !== "running") return;
-  const steps = loss.steps.at(-1);
+  const reward = series.train_mean_reward;
+  const every = reward ?? series.train_loss; // a step of rft that learnt nothing has no loss
+  if (!every || head.dataset.status !== "running") return;
+  const steps = every.steps.at(-1);
   const planned = Number(head.dataset.planned);
   put("steps", steps.toLocaleString("en"));
-  put("last-loss", short(loss.values.at(-1)));
+  if (series.train_loss) put("last-loss", short(series.train_loss.values.at(-1)));
+  if (reward) put("last-reward", short(reward.values.at(-1)));
+  if (series.full_valid_mean_reward) put("held-out-reward", short(series.full_valid_mean_reward.values.at(-1)));
   if (series.tokens_per_second) put("speed", short(series.tokens_per_second.values.at(-1)));
-  pace.push(...loss.steps.map((step, place) => [step, loss.times[place]]));
+  pace.push(...every.steps.map((step, place) => [step, every.times[place]]));
   pace.splice(0, Math.max(0, pace.length - 50));
   const [first, last] = [pace[0], pace.at(-1)];
   if (last[0] > first[0]) put("remaining", duration(((planned - steps) * (last[1] - first[1])) / (last[0] - first[0])));
   const bar = document.getElementById("progress");
   if (bar && planned) bar.value = Math.min(1, steps / planned);
-  const panel = panels.find((one) => one.chart === "loss");
-  const line = panel?.lines?.find((one) => one.run === RUN && one.name === "train_loss");
-  if (line) put("loss", short(tailMean(line.values)));
-  const ranked = panels.find((one) => one.chart === "accuracy")?.lines?.find((one) => one.run === RUN && one.label === "train");
-  if (ranked) put("accuracy", percent(tailMean(ranked.values)));
+  for (const [chart, name, write] of [["loss", "train_loss", short], ["accuracy", "train_mean_token_accuracy", percent], ["reward", "train_mean_reward", short]]) {
+    const line = panels.find((one) => one.chart === chart)?.lines?.find((one) => one.run === RUN && one.name === name);
+    if (line) put(chart, write(tailMean(line.values)));
+  }
 }
 
 function tailMean(values) {
@@ -295,8 +316,3 @@ document.addEventListener("dlm:theme", () => panels.forEach((panel) => panel.rec
 
 showControls();
 openPanels();
-// Verdicts take longer on long runs, and no chart waits for them.
-(window.requestIdleCallback ?? setTimeout)(() => {
-  loadMarks();
-  get(`/training/runs/${RUN}/findings`, "#findings");
-});
