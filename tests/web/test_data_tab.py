@@ -211,6 +211,7 @@ def test_a_document_saved_since_the_preview_is_left_alone(mined: Cli, page: Any)
         page.goto(f"{server.base}/data?standing=staged&order=oldest")
         page.keyboard.press("a")
         page.get_by_role("link", name="Apply 1 accepted pair").click()
+        page.get_by_text("live", exact=True).wait_for()  # its buttons work
         edited = path.read_text(encoding="utf-8") + "\nA line of my own.\n"
         path.write_text(edited, encoding="utf-8")
         page.get_by_role("button", name="Write into the document").click()
