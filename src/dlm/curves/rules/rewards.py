@@ -299,9 +299,11 @@ def unresponsive(view: View, t: Thresholds) -> Outcome:
     first, last = _parts(share)
     if last.value < t.unresponsive:
         return QUIET
+    # what is above 1 is no share: some sources count the answers
+    many = f"{last.value:.0%} of the answers" if last.value <= 1 else f"{number(last.value)} answers a step"
     return Fires(
         "warn",
-        f"{last.value:.0%} of the answers cannot be scored",
+        f"{many} cannot be scored",
         (at_levels("means of the first and the last quarter", share, first, last),),
         "look at such an answer: cut off by the token budget, empty, or without what the grader looks for",
     )
