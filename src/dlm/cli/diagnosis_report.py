@@ -185,10 +185,14 @@ def print_comparison(output: Output, found: Sequence[Diagnosed]) -> None:
             output.text(line)
         for finding in one.diagnosis.findings:
             output.text("\n".join(_finding_lines(finding, width)))
+        for line in _asides(one, width):
+            output.text(line)
 
 
 def _letter(place: int) -> str:
-    return chr(ord("a") + place % 26)
+    """a to z, then aa, ab, …: no two runs share one."""
+    rest, last = divmod(place, 26)
+    return (_letter(rest - 1) if rest else "") + chr(ord("a") + last)
 
 
 def summary_row(one: Diagnosed) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def _items_of_curves(document: Path, run: RunReport) -> dict[str, str]:
     best = run.selection.best
     wrong = run.diagnosis.verdict.level in ("warn", "severe")
     if run.phase != "reward" and best is not None and best.step != run.steps and (best.saved_step or wrong):
-        stored = StoredRun(document, run.run_id, run.version, run.steps)
+        stored = StoredRun(document, run.run_id, run.version, {run.steps: run.version})
         items["better kept"] = candidate_line(run.curves, best, stored)
     return items
 

@@ -63,6 +63,7 @@ class RawRun:
     saved_steps: tuple[int, ...] = ()
     text_columns: tuple[str, ...] = ()
     problems: list[str] = field(default_factory=list)
+    more_checkpoints: bool = False
 
 
 def as_number(value: object) -> float | None:
@@ -131,6 +132,7 @@ def assemble(raw: RawRun, name: str, where: str) -> CurveRun:
         format=raw.format,
         saved_steps=_saved(raw),
         checkpoints=raw.checkpoints,
+        more_checkpoints=raw.more_checkpoints,
         logged_rows=_logged_rows(raw.columns),
         repeats=repeat,
         unknown_columns=tuple(

@@ -109,7 +109,7 @@ class CurveRun:
 
     `logged_rows` counts the rows of training steps in the source, repeated ones included; `unknown_columns` names
     what no role or documented column stands for (numbers in them are kept as series all the same; texts are not);
-    `problems` says what the reader had to mend, one sentence each.
+    `problems` says what the reader had to mend, one sentence each. `more_checkpoints`: the source lists but some of them.
     """
 
     name: str
@@ -127,6 +127,7 @@ class CurveRun:
     repeats: Repeats | None = None
     unknown_columns: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    more_checkpoints: bool = False
 
     def role(self, role: str) -> Series | None:
         """The series that plays a role of `ROLES`, by its preferred name; None where the run has none.

@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 
 from dlm.curves.run import Checkpoint, CurveRun
+from dlm.curves.soundness import divergence, last_sound_step
+from dlm.curves.thresholds import Thresholds
 from dlm.curves.trend import Curve, minimum_of, smoothed
 from dlm.curves.view import View, number
 
@@ -22,6 +24,8 @@ Role = Literal[
     "best held-out accuracy",
     "peak validation reward",
     "peak training reward",
+    "lowest training loss",
+    "last sound step",
     "final",
     "middle",
 ]
@@ -39,6 +43,7 @@ _SHOWN = (
 _Z = 1.959964  # the normal distribution's 97.5 % point
 _MOST_SCORED = 64  # pairs that val_pref_acc is over at most
 _EQUAL = 0.05  # margins and lengths nearer than this share are equal
+_NEVER = "the run has no finite numbers: there is nothing to keep of it"
 _EQUAL_REWARD = 0.01  # rewards nearer than this are equal even without noise
 
 
@@ -103,16 +108,32 @@ def _candidate(view: View, step: int, role: Role, reason: str) -> Candidate:
     return Candidate(step, saved, role, reason, values, found)
 
 
-def _last(view: View, reason: str) -> Selection:
+def _last(view: View, lacking: str) -> Selection:
+    """The end of a run that nothing tells apart; of one that broke, what comes before that."""
     if not view.run.last_step:
         return Selection((), "there is not one step")
+    train, sound = view.curve("train_loss"), last_sound_step(view)
+    if sound is None:
+        return Selection((), _NEVER)
+    least = None if train is None else divergence(train, Thresholds())
+    if train is not None and least is not None:
+        value = float(smoothed(train, target=0.05, noise=train.noise)[least])
+        step = int(train.steps[least])
+        reason = (
+            f"{lacking}, and {train.name} diverges: it is lowest around {view.where(step)}, {number(value)}"
+        )
+        return Selection((_candidate(view, step, "lowest training loss", reason),), reason)
+    if sound < view.run.last_step:
+        reason = f"{lacking}: the last step before the run's numbers are no longer finite"
+        return Selection((_candidate(view, sound, "last sound step", reason),), reason)
+    reason = f"{lacking}: the last one"
     return Selection((_candidate(view, view.run.last_step, "final", reason),), reason)
 
 
 def _by_loss(view: View) -> Selection:
     valid = view.curve("valid_loss")
     if valid is None:
-        return _last(view, "no validation loss tells checkpoints apart: the last one")
+        return _last(view, "no validation loss tells checkpoints apart")
     best, value = minimum_of(valid)
     step = int(valid.steps[best])
     how = (
@@ -209,7 +230,12 @@ def _by_reward(view: View) -> Selection:
     valid, train = view.curve("valid_reward"), view.curve("train_reward")
     reward = valid if valid is not None else train
     if reward is None:
-        return _last(view, "no reward tells checkpoints apart: the last one")
+        return _last(view, "no reward tells checkpoints apart")
+    sound = last_sound_step(view)
+    if sound is None:
+        return Selection((), _NEVER)
+    if reward.steps[0] <= sound:
+        reward = reward.within(-1, sound)
     role: Role = "peak validation reward" if valid is not None else "peak training reward"
     noise = reward.noise
     course = smoothed(reward, target=0.02, noise=noise)
@@ -230,13 +256,15 @@ def _by_reward(view: View) -> Selection:
         if order and peak not in order:
             peak = int(order[0])
             reason += f"; of {len(equal)} validations that are equal to it, this one has the shortest answers"
-    middle = view.first_step + (view.run.last_step - view.first_step) // 2
-    saved = view.run.saved_steps
+    middle = view.first_step + (sound - view.first_step) // 2
+    saved = [step for step in view.run.saved_steps if step <= sound]
     if saved:
         middle = min(saved, key=lambda step: (abs(step - middle), step))
     wanted: list[tuple[int, Role, str]] = [
         (int(reward.steps[peak]), role, reason),
-        (view.run.last_step, "final", "the end of the run"),
+        (sound, "final", "the end of the run")
+        if sound == view.run.last_step
+        else (sound, "last sound step", "the last step before the run's numbers are no longer finite"),
         (middle, "middle", "the middle of the run, before the policy has learnt all of the grader"),
     ]
     found: list[Candidate] = []

@@ -39,7 +39,7 @@ class Thresholds(BaseModel):
     ratio_gap: float = Field(
         default=0.01,
         ge=0,
-        description="nats that the two losses must be apart for their ratio to mean anything",
+        description="nats that two losses must be apart (validation and training, final and best) for their ratio to mean anything",
     )
     overfit_alarm: float = Field(
         default=1.2,
@@ -84,6 +84,9 @@ class Thresholds(BaseModel):
     # Optimiser
     grad_spike: float = Field(
         default=10.0, gt=1, description="gradient norm over the usual one from which it is a spike"
+    )
+    grad_huge: float = Field(
+        default=100.0, gt=1, description="gradient norm over the usual one from which spikes are severe"
     )
     grad_spikes: int = Field(default=3, ge=1, description="spikes that make an explosion")
     rate_at_end: float = Field(

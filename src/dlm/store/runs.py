@@ -50,7 +50,8 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Run(RunSpec):
-    """A run as the store knows it. Times are ISO 8601 in UTC; `version` is the newest version made from it."""
+    """A run as the store knows it. Times are ISO 8601 in UTC; `version` is the one made at its own
+    end, not one of an earlier checkpoint that was promoted later: of its versions that of the highest step, the first."""
 
     id: int = 0
     status: str = "running"
@@ -79,7 +80,7 @@ class RunEvent:
 
 _SPEC_COLUMNS = tuple(item.name for item in fields(RunSpec))
 _JSON_COLUMNS = ("recipe", "libraries")
-_SELECT = "SELECT runs.*, (SELECT name FROM versions WHERE run_id = runs.id ORDER BY number DESC LIMIT 1) AS version FROM runs"
+_SELECT = "SELECT runs.*, (SELECT name FROM versions WHERE run_id = runs.id ORDER BY step DESC, number LIMIT 1) AS version FROM runs"
 
 
 class Runs:

@@ -13,7 +13,7 @@ import click
 from dlm.cli.options import DOCUMENT, remember
 from dlm.cli.output import Output, json_option, plural
 from dlm.cli.project import is_document, open_store, pick_training_run
-from dlm.cli.recommending import StoredRun, candidate_line
+from dlm.cli.recommending import StoredRun, candidate_line, versions_of
 from dlm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -74,9 +74,8 @@ def checkpoints(output: Output, source: Path, run_id: int | None) -> None:
         run = pick_training_run(store, source, run_id)
         curves = curve_run(store, run)
         saved = store.saved_checkpoints(run.id)
-        made = {one.step: one.name for one in store.versions.list() if one.run_id == run.id}
-        version = store.versions.get(run.version) if run.version else None
-    stored = StoredRun(source, run.id, run.version, version.step if version else None)
+        made = versions_of(store, run.id)
+    stored = StoredRun(source, run.id, run.version, made)
     rows = [
         _Row(
             one.step,
@@ -123,7 +122,7 @@ def _print(
     from dlm.curves import diagnose, select
 
     if output.as_json:
-        output.raw_json(checkpoint_list(curves.checkpoints))
+        output.raw_json(checkpoint_list(curves.checkpoints, has_more=curves.more_checkpoints))
         return
     diagnosis, selection = diagnose(curves, running=running), select(curves)
     bands = {point.step: f"{point.ratio:.2f} {point.band}" for point in diagnosis.ratios}
@@ -142,6 +141,8 @@ def _print(
         output.line(f"{label}: {candidate_line(curves, candidate, stored)}")
     if not selection.candidates:
         output.line(f"nothing recommended: {selection.reason}")
+    for problem in curves.problems:
+        output.line(f"mended: {problem}")
 
 
 def _print_table(
@@ -172,8 +173,10 @@ def _print_table(
     )
 
 
-def checkpoint_list(found: Sequence[Checkpoint]) -> dict[str, Any]:
-    """OpenAI's list of checkpoints, the newest first (`fine_tuning.job.checkpoint` objects)."""
+def checkpoint_list(found: Sequence[Checkpoint], *, has_more: bool = False) -> dict[str, Any]:
+    """OpenAI's list of checkpoints, the newest first (`fine_tuning.job.checkpoint` objects); `has_more` as the source
+    of them says it.
+    """
     data = [
         {
             "object": "fine_tuning.job.checkpoint",
@@ -194,5 +197,5 @@ def checkpoint_list(found: Sequence[Checkpoint]) -> dict[str, Any]:
         "data": data,
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
-        "has_more": False,
+        "has_more": has_more,
     }

@@ -149,7 +149,7 @@ def _label(path: Path, sources: Sequence[Path]) -> str:
 def _of_document(
     output: Output, path: Path, run_ids: Sequence[int], thresholds: Thresholds
 ) -> list[Diagnosed]:
-    from dlm.cli.recommending import StoredRun
+    from dlm.cli.recommending import StoredRun, versions_of
     from dlm.workflow.run_curves import curve_run
 
     found = []
@@ -157,8 +157,7 @@ def _of_document(
     with open_store(output, path) as store:
         for run_id in wanted:
             run = pick_training_run(store, path, run_id)
-            version = store.versions.get(run.version) if run.version else None
-            stored = StoredRun(path, run.id, run.version, version.step if version else None)
+            stored = StoredRun(path, run.id, run.version, versions_of(store, run.id))
             running = run.status == "running"
             label = f"run {run.id} of {path.name}"
             found.append(_looked_at(path, label, curve_run(store, run), thresholds, stored, running=running))

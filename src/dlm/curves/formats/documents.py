@@ -59,6 +59,13 @@ def read_document(text: TextIO, where: str, folder: Path | None, *, lines: bool 
         rows = [value]
     if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
         return _rows(rows, value if isinstance(value, dict) else {}, where)
+    if rows == [] and (isinstance(value, list) or value.get("object") == "list"):
+        raise CurveFileError(
+            "the list is empty: there is no checkpoint yet",
+            where=where,
+            expected="at least one checkpoint or event",
+            next_step="fetch the list again once the job has saved one, at the end of its first epoch as a rule",
+        )
     found = (
         ", ".join(clean_name(key) for key in list(value)[:8])
         if isinstance(value, dict)
@@ -83,6 +90,8 @@ def _rows(rows: Sequence[Mapping[str, Any]], envelope: Mapping[str, Any], where:
     newest_first = _descending(rows)
     for number, row in enumerate(reversed(rows) if newest_first else rows, 1):
         metrics = row.get("metrics") if is_checkpoints else row.get("data", row)
+        if is_checkpoints and metrics is None:
+            metrics = {}  # not computed yet; the checkpoint is there all the same
         if not isinstance(metrics, dict):
             continue  # an event without numbers, a checkpoint whose metrics are not computed yet
         found = ("step_number", row.get("step_number")) if is_checkpoints else step_of(metrics)
@@ -104,6 +113,7 @@ def _rows(rows: Sequence[Mapping[str, Any]], envelope: Mapping[str, Any], where:
         raw.format = "json rows"
     raw.checkpoints = tuple(sorted(checkpoints, key=lambda one: one.step))
     if envelope.get("has_more") is True:
+        raw.more_checkpoints = is_checkpoints
         raw.problems.append(
             "the list says has_more: it is only its first page; fetch the rest for the whole curve"
         )

@@ -27,6 +27,7 @@ DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _BLOCK = 1 << 20  # characters read at a time
 _MISSING = frozenset(("", "null", "none", "na", "n/a", "-", "–", "--"))
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+(?:[eE][+-]?\d+)?\s*")
+_THOUSANDS = re.compile(r"\s*[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?\s*")
 _FACT = re.compile(r"#\s*([\w ./-]+?)\s*[:=]\s*(.*\S)\s*")
 _EXPECTED = "a first line that names the columns, such as step,train_loss,valid_loss"
 
@@ -70,11 +71,13 @@ class _Table:
         self._short: list[int] = []  # lines with fewer cells than the header
         self._headers_again = 0
         self._decimal_commas = False
+        self._by_commas = False
 
     def read(self) -> RawRun:
         header_line = self._header_line()
         self._line = self._skipped + 1
         delimiter = self._delimiter(header_line)
+        self._by_commas = delimiter == ","
         try:
             header = next(csv.reader([header_line], delimiter=delimiter))
             self._set_columns(header)
@@ -284,6 +287,14 @@ class _Table:
         """One cell that is not simply a number: a missing one, one with a decimal comma, or a text."""
         if cell.strip().casefold() in _MISSING:
             return None
+        if self._by_commas and _THOUSANDS.fullmatch(cell):
+            raise self._fault(
+                f"{column.name} is either in thousands or has a decimal comma",
+                line,
+                column.index,
+                expected="1300 or 1.3",
+                found=_shown(cell),
+            )
         if _DECIMAL_COMMA.fullmatch(cell):
             self._decimal_commas = True
             return float(cell.replace(",", "."))

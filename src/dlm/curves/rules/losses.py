@@ -8,6 +8,7 @@ import numpy as np
 
 from dlm.curves.findings import Evidence
 from dlm.curves.settling import Settled, settle
+from dlm.curves.soundness import divergence
 from dlm.curves.thresholds import Thresholds
 from dlm.curves.trend import Curve, end_level, smoothed, start_level, swing_of
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
@@ -89,8 +90,8 @@ def train_loss_crashes(view: View, t: Thresholds) -> Outcome:
     if len(train) < _FEW:
         return Waits("a course needs more points", len(train), _FEW)
     course = smoothed(train, target=0.1, share=0.05)
-    low = course <= t.near_zero
-    if not low.any() or course[-1] > t.near_zero:
+    low = np.abs(course) <= t.near_zero  # a loss may fall below 0, as robust DPO's does
+    if not low[-1]:
         return QUIET
     at = len(low) - 1 - int(np.argmax(~low[::-1])) + 1 if not low.all() else 0
     if view.end is None:
@@ -123,22 +124,19 @@ def train_loss_diverges(view: View, t: Thresholds) -> Outcome:
         return None
     if len(train) < 2 * _FEW:
         return Waits("a climb must last to be told from a spike", len(train), 2 * _FEW)
-    noise = train.noise
-    count = max(_FEW, len(train) // 20)
-    course = smoothed(train, target=0.05, noise=noise)
-    least = int(np.argmin(course))
-    last = train.values[-count:]
-    low = float(np.quantile(last, 0.25)) if noise else float(last[-1])
-    floor = max(float(course[least]), t.near_zero)
-    if least >= len(train) - count or low < t.divergence * floor:
+    least = divergence(train, t)
+    if least is None:
         return QUIET
+    noise, count = train.noise, max(_FEW, len(train) // 20)
+    lowest = float(smoothed(train, target=0.05, noise=noise)[least])
     end = end_level(train, noise=noise, share=0.1)
+    times = f", {number(end.value / lowest)} times that at the end" if lowest >= t.near_zero else ""
     return Fires(
         "severe",
-        f"the training loss diverges: from {number(float(course[least]))} to {number(end.value)}",
+        f"the training loss diverges: from {number(lowest)} to {number(end.value)}",
         (
             at_steps(
-                f"lowest around {view.where(int(train.steps[least]))}, {number(end.value / floor)} times that at the end",
+                f"lowest around {view.where(int(train.steps[least]))}{times}",
                 train,
                 [least, *range(len(train) - min(count, 5), len(train))],
             ),
@@ -172,9 +170,13 @@ def valid_loss_plateaus(view: View, t: Thresholds) -> Outcome:
     first = start_level(train).value if train is not None else float(valid.values[0])
     fall, left = first - end.value, reached - end.value
     course = _course(view)
-    if fall <= 2 * t.least_fall * first or (course and -course.change < 2 * max(t.least_fall, course.error)):
+    if fall <= 2 * t.least_fall * abs(first) or (
+        course and -course.change < 2 * max(t.least_fall, course.error)
+    ):
         return QUIET  # there was hardly a fall to speak of
-    if left - 2 * t.sureness * error > (1 - t.first_epoch_share) * fall or -left > t.valid_rise * reached:
+    if left - 2 * t.sureness * error > (1 - t.first_epoch_share) * fall or -left > t.valid_rise * abs(
+        reached
+    ):
         return QUIET
     if error > 2 * (1 - t.first_epoch_share) * fall:
         return Waits("the validation loss is too noisy for its number of points", len(after), 4 * len(after))

@@ -40,10 +40,12 @@ def gradient_explodes(view: View, t: Thresholds) -> Outcome:
         )
     if len(spikes) < t.grad_spikes:
         return QUIET
+    times = float(np.max(norms.values[spikes] / np.maximum(usual[spikes], 1e-60)))
+    shown = f"the usual norm is {number(float(np.median(usual)))}, the highest {number(times)} times that of its surroundings"
     return Fires(
-        "warn",
+        "severe" if times >= t.grad_huge else "warn",
         f"the gradient explodes at {len(spikes)} steps",
-        (at_steps(f"the usual norm is {number(float(np.median(usual)))}", norms, spikes),),
+        (at_steps(shown, norms, spikes),),
         "clip gradients (max_grad_norm), lower the learning rate, and look at the rows of those steps",
     )
 

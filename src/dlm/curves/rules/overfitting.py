@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dlm.curves.findings import Band, Evidence, RatioPoint, Severity
+from dlm.curves.selection import select
 from dlm.curves.thresholds import Thresholds
 from dlm.curves.trend import Curve, blocks, course_of, lowest, theil_sen, trailing
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_steps, number
@@ -71,7 +72,8 @@ def ratio_points(view: View, t: Thresholds) -> tuple[RatioPoint, ...]:
         return ()
     train, valid = losses
     levels, _ = trailing(train, valid.steps, target=_TARGET)
-    known = np.flatnonzero(np.isfinite(levels))
+    # a ratio of losses below 0 says nothing; of NaN neither
+    known = np.flatnonzero((levels >= 0) & (valid.values >= 0))
     if len(known) > _MOST_RATIOS:
         known = known[np.linspace(0, len(known) - 1, _MOST_RATIOS).round().astype(int)]
     made = []
@@ -119,6 +121,8 @@ def overfit_ratio(view: View, t: Thresholds) -> Outcome:
     pair = _final_pair(train, valid)
     if pair is None:
         return Waits("no training loss at or before a validation")
+    if min(pair.train, pair.valid) < 0:
+        return Waits("a loss below 0 has no ratio")
     band = band_of(pair.ratio, t)
     surely = pair.ratio if math.isinf(pair.ratio) else pair.ratio * (1 - t.sureness * pair.error)
     if band == "healthy" or surely < t.ratio_mild or pair.valid - pair.train < t.ratio_gap:
@@ -180,7 +184,11 @@ def _needed_points(valid: Curve, noise: float) -> float:
 
 
 def overfit_alarm(view: View, t: Thresholds) -> Outcome:
-    """The final validation loss is more than 1.2 times the best."""
+    """The final validation loss is more than 1.2 times the best, or, where that is below 0, as much above it.
+
+    Of pairs it is a warning at most where held-out accuracy is known: the loss is about the size of margins as well, and
+    rises on a few pairs ranked wrong while more and more are ranked right.
+    """
     valid = view.curve("valid_loss")
     if valid is None:
         if view.curve("train_loss") is None:
@@ -190,19 +198,50 @@ def overfit_alarm(view: View, t: Thresholds) -> Outcome:
     if len(valid) < needed:
         return Waits("the best validation must lie before the last one", len(valid), needed)
     turn = _turn_of(view, valid)
-    if not turn.final - 2 * t.sureness * turn.error > t.overfit_alarm * turn.best_value:
+    if not _rises_by(turn, t.overfit_alarm - 1, t):
         return QUIET
-    best = valid.steps[turn.best]
+    where = view.where(int(valid.steps[turn.best]))
+    by_accuracy = _by_accuracy(view, valid, turn)
     return Fires(
-        "severe",
-        f"overfit: the validation loss ends {_times(turn)} its best",
-        (_turn_evidence(view, valid, turn),),
-        f"use the checkpoint from about {view.where(int(best))}, and train no longer than that",
+        "severe" if by_accuracy is None else "warn",
+        f"overfit: the validation loss {_ends(turn)}",
+        (_turn_evidence(view, valid, turn), *([] if by_accuracy is None else [by_accuracy[0]])),
+        f"use the checkpoint from about {where}, and train no longer than that"
+        if by_accuracy is None
+        else by_accuracy[1],
     )
 
 
-def _times(turn: _Turn) -> str:
-    return f"{number(ratio_of(turn.final, turn.best_value))} times"
+def _rises_by(turn: _Turn, share: float, t: Thresholds) -> bool:
+    """Whether the end lies surely above the best by more than a share of the best's size, and by more than next to nothing."""
+    surely = turn.final - 2 * t.sureness * turn.error
+    limit = turn.best_value * (1 + share if turn.best_value >= 0 else 1 - share)
+    return surely > limit and turn.final - turn.best_value >= t.ratio_gap
+
+
+def _ends(turn: _Turn) -> str:
+    if turn.best_value > 0:
+        return f"ends {number(turn.final / turn.best_value)} times its best"
+    return f"ends at {number(turn.final)}, its best was {number(turn.best_value)}"
+
+
+def _by_accuracy(view: View, valid: Curve, turn: _Turn) -> tuple[Evidence, str] | None:
+    """Of pairs with a held-out accuracy: how that went meanwhile, and the checkpoint that it chooses."""
+    accuracy = view.curve("held_out_accuracy")
+    if accuracy is None or view.run.kind not in ("preference", "reward"):
+        return None
+    chosen = select(view.run).best
+    best = view.where(int(valid.steps[turn.best]) if chosen is None else chosen.step)
+    seen = at_steps(
+        "held-out accuracy meanwhile",
+        accuracy,
+        [_at_or_before(accuracy, int(valid.steps[turn.best])), len(accuracy) - 1],
+    )
+    action = (
+        f"by held-out accuracy, which decides for pairs, use the checkpoint from about {best}; the loss"
+        " also grows with the margins of pairs that are ranked wrong, however few they are"
+    )
+    return seen, action
 
 
 def _turn_evidence(view: View, valid: Curve, turn: _Turn) -> Evidence:
@@ -224,15 +263,17 @@ def valid_loss_rises(view: View, t: Thresholds) -> Outcome:
         return Waits("a turn needs a validation on both sides", len(valid), 3)
     turn = _turn_of(view, valid)
     after = len(valid) - 1 - turn.best
-    rise = turn.final - turn.best_value
-    if after < 1 or not rise - 2 * t.sureness * turn.error > t.valid_rise * turn.best_value:
+    if after < 1 or not _rises_by(turn, t.valid_rise, t):
         return QUIET
     best = int(valid.steps[turn.best])
+    by_accuracy = _by_accuracy(view, valid, turn)
     return Fires(
         "warn",
         f"the validation loss rises after {view.where(best)}",
-        (_turn_evidence(view, valid, turn),),
-        f"use the checkpoint from about {view.where(best)}; fewer epochs would have done",
+        (_turn_evidence(view, valid, turn), *([] if by_accuracy is None else [by_accuracy[0]])),
+        f"use the checkpoint from about {view.where(best)}; fewer epochs would have done"
+        if by_accuracy is None
+        else by_accuracy[1],
     )
 
 
@@ -261,7 +302,8 @@ def gap_from_start(view: View, t: Thresholds) -> Outcome:
         slope = theil_sen(x, y)
         first = float(np.median(y - slope.value * x)) if slope.value > 0 else float(np.median(y))
         error *= 2 / math.sqrt(len(logs))
-    if first - t.sureness * error < math.log(t.start_gap):
+    apart = float(np.median(values[known] - levels[known]))
+    if first - t.sureness * error < math.log(t.start_gap) or apart < t.ratio_gap:
         return QUIET
     shown = early[:6]
     return Fires(

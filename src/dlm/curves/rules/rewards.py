@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
 from dlm.curves.settling import settle
 from dlm.curves.thresholds import Thresholds
-from dlm.curves.trend import Curve, Level, end_level, mean_level
+from dlm.curves.trend import Curve, Level, mean_level
 from dlm.curves.view import QUIET, Fires, Outcome, View, Waits, at_levels, at_steps, number
 
 __all__ = [
@@ -139,7 +140,7 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
     gap = _gap(train, valid, t)
     if gap is None:
         return Waits("no training reward at or before a validation")
-    value, error, step = gap
+    value, error = gap.value, gap.error
     surely = value - t.sureness * error
     # a difference of two decimals may miss a limit by its last bit
     if surely <= t.gap_warn + 1e-9:
@@ -154,16 +155,39 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
         "severe" if severe else "warn",
         f"training reward is {value:.3f} above validation reward",
         (
-            at_steps(
-                f"validation reward at {view.where(step)}; the gap is {value:.3f} ± {error:.3f}", valid, [-1]
+            at_levels(
+                f"validation reward at {view.where(gap.valid.last)}{_mean_of(gap.valid)}; the gap is {value:.3f} ± {error:.3f}",
+                valid,
+                gap.valid,
             ),
-            at_levels("training reward there", train, end_level(train)),
+            at_levels(f"training reward there{_mean_of(gap.train)}", train, gap.train),
         ),
         action,
     )
 
 
-def _gap(train: Curve, valid: Curve, t: Thresholds) -> tuple[float, float, int] | None:
+@dataclass(frozen=True)
+class _Gap:
+    """Levels of both rewards over one stretch, and the standard error of their difference."""
+
+    train: Level
+    valid: Level
+    error: float
+
+    @property
+    def value(self) -> float:
+        return self.train.value - self.valid.value
+
+
+def _mean_of(level: Level) -> str:
+    return f", mean of {level.points} steps" if level.points > 1 else ""
+
+
+def _mean(curve: Curve, error: float) -> Level:
+    return Level(float(curve.values.mean()), error, int(curve.steps[0]), int(curve.steps[-1]), len(curve))
+
+
+def _gap(train: Curve, valid: Curve, t: Thresholds) -> _Gap | None:
     """Training minus validation reward over the same last stretch, no longer than the noise asks for."""
     noise, valid_noise = train.noise, valid.noise
     most = min(1000, max(1, int(_LATE * len(valid))))
@@ -178,9 +202,11 @@ def _gap(train: Curve, valid: Curve, t: Thresholds) -> tuple[float, float, int] 
             return None
         if noise == 0:
             part = Curve(part.name, part.steps[-1:], part.values[-1:])
-        error = math.hypot(noise / math.sqrt(len(part)), valid_noise / math.sqrt(count))
+        train_error, valid_error = noise / math.sqrt(len(part)), valid_noise / math.sqrt(count)
+        error = math.hypot(train_error, valid_error)
         if error <= t.gap_warn / 8 or count == most:
-            return float(part.values.mean()) - float(valid.values[-count:].mean()), error, last
+            held_out = Curve(valid.name, valid.steps[-count:], valid.values[-count:])
+            return _Gap(_mean(part, train_error), _mean(held_out, valid_error), error)
     return None
 
 
@@ -273,9 +299,11 @@ def unresponsive(view: View, t: Thresholds) -> Outcome:
     first, last = _parts(share)
     if last.value < t.unresponsive:
         return QUIET
+    # what is above 1 is no share: some sources count the answers
+    many = f"{last.value:.0%} of the answers" if last.value <= 1 else f"{number(last.value)} answers a step"
     return Fires(
         "warn",
-        f"{last.value:.0%} of the answers cannot be scored",
+        f"{many} cannot be scored",
         (at_levels("means of the first and the last quarter", share, first, last),),
         "look at such an answer: cut off by the token budget, empty, or without what the grader looks for",
     )

@@ -57,10 +57,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "overfit_alarm",
-        "the final validation loss is above 1.2 times the best",
+        "the final validation loss is above 1.2 times the best (of pairs with a held-out accuracy a warning)",
         "overfit",
         _LOSSES,
-        ("overfit_alarm", "sureness"),
+        ("overfit_alarm", "ratio_gap", "sureness"),
         overfitting.overfit_alarm,
     ),
     Rule(
@@ -76,7 +76,7 @@ RULES: tuple[Rule, ...] = (
         "the validation loss turns, and ends more than 5 % above its best",
         "overfitting from there on",
         _LOSSES,
-        ("valid_rise", "sureness"),
+        ("valid_rise", "ratio_gap", "sureness"),
         overfitting.valid_loss_rises,
     ),
     Rule(
@@ -84,7 +84,7 @@ RULES: tuple[Rule, ...] = (
         "validation is 1.5 times training from the first validations on, without growing to it",
         "too few or mismatched data",
         _SFT,
-        ("start_gap", "sureness"),
+        ("start_gap", "ratio_gap", "sureness"),
         overfitting.gap_from_start,
     ),
     Rule(
@@ -132,10 +132,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "gradient_explodes",
-        "three gradients of ten times the usual norm, or a norm that grows tenfold",
+        "three gradients of ten times the usual norm (severe from a hundred times), or a norm that grows tenfold",
         "rate too high, or rows that do not belong",
         _ALL,
-        ("grad_spike", "grad_spikes"),
+        ("grad_spike", "grad_huge", "grad_spikes"),
         optimiser.gradient_explodes,
     ),
     Rule(
