@@ -18,6 +18,7 @@ class Answer {
     this.version = wanted;
     this.raw = "";
     this.vote = 0;
+    this.sent = Promise.resolve(); // votes go out one after another
     this.element = field("answer").content.firstElementChild.cloneNode(true);
     this.part = (name) => this.element.querySelector(`.${name}`);
     this.part("who").textContent = wanted ?? "current";
@@ -67,14 +68,19 @@ class Answer {
   }
 
   async say(score) {
-    const wanted = this.vote === score ? 0 : score;
+    const before = this.vote;
+    const wanted = before === score ? 0 : score;
+    this.vote = wanted; // at once: a second press may come before the first one's answer
+    const body = { prompt: this.round.question, answer: this.raw, score: wanted, version: this.version };
+    this.sent = this.sent.then(() => post("/api/answers/vote", body));
     try {
-      await post("/api/answers/vote", { prompt: this.round.question, answer: this.raw, score: wanted, version: this.version });
-      this.vote = wanted;
+      await this.sent;
       this.part("up").setAttribute("aria-pressed", String(wanted === 1));
       this.part("down").setAttribute("aria-pressed", String(wanted === -1));
       field("said").textContent = wanted ? `voted ${wanted > 0 ? "good" : "bad"}` : "vote taken back";
     } catch (fault) {
+      this.vote = before;
+      this.sent = Promise.resolve();
       toast(fault.message);
     }
   }
