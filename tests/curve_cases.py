@@ -39,6 +39,17 @@ def turned(final: float, count: int = 9) -> list[float]:
     return [*line(count - 3, 2.0, 1.0), *line(4, 1.0, final)[1:]]
 
 
+def robust(valid: list[float], **more: object) -> CurveRun:
+    """A robust DPO run, whose losses end below 0."""
+    return curves(
+        "preference",
+        method="dpo/robust",
+        train_loss=falls(40, math.log(2), -0.99),
+        valid_loss={10 * (i + 1): value for i, value in enumerate(valid)},
+        **more,
+    )
+
+
 def rate(values: list[float], **more: object) -> CurveRun:
     return curves("sft", train_loss=falls(len(values)), learning_rate=values, **more)
 
@@ -94,16 +105,25 @@ CASES: dict[str, Case] = {
                 valid_loss=noisy([*falls(100, 2, 1), *line(100, 1, 1.6)], 0.02),
             ),
             curves("sft", train_loss=GOOD, eval_loss={10: 0.0, 20: 0.1}),  # 0 is the best there is, not a gap
+            robust([0.69, -0.5, -0.9, -0.6]),  # a loss may be below 0: as far above its best
+            robust([0.69, -0.5, -0.9, -0.6], val_pref_acc={10: 0.5, 20: 0.6, 30: 0.7, 40: 0.72}),
         ],
         [
             both(falls(9), turned(1.20)),  # the boundary itself is no alarm
             both(falls(9), turned(1.19)),
             both(falls(9), falls(9, 2, 1.0)),
+            robust([0.69, -0.5, -0.9, -0.95]),
+            robust([0.69, -0.5, -0.9, -0.73]),
+            both(
+                falls(9), [1, 0.5, 0.2, 0.1, 0, 0, 0, 0.001, 0.002]
+            ),  # infinitely more than nothing is still nothing
+            both(falls(9, 2, 0.0002), [1.7, 0.5, 0.1, 0.01, 0.001, 0.000285, 0.0004, 0.0005, 0.0006]),
             both(
                 noisy(falls(60), 0.1), noisy(falls(60, 2, 1.2), 0.07)
             ),  # noise alone, its minimum 1.2 times below its end
         ],
         both([2.0], [2.0]),
+        severity=["severe"] * 5 + ["warn"],
     ),
     "overfit_ratio": Case(
         [
@@ -125,9 +145,12 @@ CASES: dict[str, Case] = {
         [
             both(falls(9), turned(1.06)),
             both(falls(9), turned(1.5)),
+            robust([0.69, -0.5, -0.9, -0.84]),
             both(noisy(falls(120), 0.1), noisy([*falls(60, 2, 1), *line(60, 1, 1.2)], 0.015)),
         ],
         [
+            robust([0.69, -0.5, -0.9, -0.87]),
+            both(falls(9), [1, 0.5, 0.2, 0.1, 0, 0, 0, 0.001, 0.002]),
             both(falls(9), turned(1.04)),
             both(falls(9), falls(9, 2, 1)),
             both(noisy(falls(120), 0.1), noisy([*falls(60, 2, 1), *line(60, 1, 1)], 0.04)),

@@ -99,6 +99,43 @@ def test_promote_makes_a_version_of_a_checkpoint(dlm: Dlm, run_id: int) -> None:
     assert "v0002 is current again" in dlm("rollback", "notes.dlm").stdout
 
 
+def test_promoting_an_earlier_checkpoint_leaves_the_run_its_version(dlm: Dlm, run_id: int) -> None:
+    dlm("promote", "notes.dlm", "--run-id", "1", "--step", "40")
+    before = dlm.json("diagnose", "notes.dlm")["data"]["runs"][0]["version"]
+    assert before == "v0001"
+    dlm("promote", "notes.dlm", "--run-id", "1", "--step", "20")
+    dlm("promote", "notes.dlm", "--run-id", "1", "--step", "30")
+    assert dlm.json("diagnose", "notes.dlm")["data"]["runs"][0]["version"] == "v0001"
+    for command in ("diagnose", "checkpoints"):
+        text = dlm(command, "notes.dlm").stdout
+        assert "it is v0002" in text  # step 20, the lowest, is a version already
+        assert "dlm promote" not in text
+    with Home.open().store(DLM_ID) as store:
+        assert [one.version for one in store.runs.list()] == ["v0001"]
+
+
+def test_a_file_s_first_page_says_that_there_is_more(dlm: Dlm) -> None:
+    rows = [
+        {
+            "object": "fine_tuning.job.checkpoint",
+            "id": f"c{step}",
+            "created_at": step,
+            "step_number": step,
+            "metrics": {"valid_loss": 1.0} if step < 300 else None,
+        }
+        for step in (300, 200, 100)
+    ]
+    Path("page.json").write_text(json.dumps({"object": "list", "data": rows, "has_more": True}))
+    text = dlm("checkpoints", "page.json").stdout
+    assert "3 checkpoints" in text
+    assert "the list says has_more" in text
+    found = dlm.json("checkpoints", "page.json")
+    assert found["has_more"] is True
+    assert [one["step_number"] for one in found["data"]] == [300, 200, 100]
+    several = dlm("diagnose", "page.json", "page.json").stdout
+    assert several.count("the list says has_more") == several.count("cannot say") == 2
+
+
 def test_a_gate_keeps_the_version_of_a_checkpoint_from_becoming_current(
     dlm: Dlm, run_id: int, document: Path
 ) -> None:

@@ -437,3 +437,16 @@ def test_the_summary_of_a_training_names_the_checkpoint_that_is_better_kept(dlm:
     assert "dlm promote notes.dlm --run-id 1 --step 25" in items["better kept"]
     report.steps = 30  # the version is that step
     assert list(_items_of_curves(document, cast("RunReport", report))) == ["curves"]
+
+
+def test_epochs_are_told_for_a_file_that_does_not(dlm: Dlm, results: Path, document: Path) -> None:
+    assert "--epochs N" in str(dlm.json("diagnose", "results.csv")["data"]["runs"][0]["undecided"])
+    told = dlm.json("diagnose", "results.csv", "--epochs", "3")["data"]["runs"][0]
+    assert "nobody says how many steps" not in str(told["undecided"])
+    assert "about files" in dlm("diagnose", "notes.dlm", "--epochs", "3", expect=2).stderr
+
+
+def test_bands_out_of_order_are_refused(dlm: Dlm, results: Path) -> None:
+    refused = dlm("diagnose", "results.csv", "--threshold", "ratio_mild=3", expect=2).stderr
+    assert "ratio_mild=3, ratio_moderate=1.5" in refused
+    assert "finite" in dlm("diagnose", "results.csv", "--threshold", "sureness=inf", expect=2).stderr

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dlm.curves import CurveRun, diagnose, read_curves, select
+from dlm.curves import CurveFileError, CurveRun, diagnose, read_curves, select, with_epochs
 
 SFT_HEADER = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy,full_valid_loss,full_valid_mean_token_accuracy"
 RFT_COLUMNS = (
@@ -179,7 +180,36 @@ def test_one_checkpoint_alone_one_a_line_and_one_without_metrics(tmp_path: Path)
     lines = "\n".join(json.dumps(checkpoint(step, valid_loss=1.0)) for step in (10, 20))
     assert written(tmp_path, lines).saved_steps == (10, 20)
     bare = {**checkpoint(20), "metrics": None}
-    assert written(tmp_path, listed(checkpoint(10, valid_loss=1.0), bare)).saved_steps == (10,)
+    mixed = written(tmp_path, listed(checkpoint(10, valid_loss=1.0), bare))
+    assert mixed.saved_steps == (10, 20)  # not measured yet, but there
+    assert written(tmp_path, listed(bare)).saved_steps == (20,)
+    with pytest.raises(CurveFileError, match="no checkpoint yet"):
+        written(tmp_path, {"object": "list", "data": [], "has_more": False})
+
+
+def test_a_number_in_thousands_is_not_guessed_at(tmp_path: Path) -> None:
+    with pytest.raises(CurveFileError, match="thousands"):
+        written(tmp_path, 'step,train_loss,completion_tokens_mean\n1,2.0,"1,300"\n')
+    run = written(tmp_path, "step;train_loss\n1;1,300\n")
+    assert run.series["train_loss"].values.tolist() == [1.3]
+
+
+def test_a_nan_beside_a_finite_value_of_its_step_is_an_empty_cell(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{2 - i / 100},NaN\n" + ("" if i % 4 else f"{i},NaN,1.5\n") for i in range(1, 41))
+    run = written(tmp_path, "step,train_loss,valid_loss\n" + rows)
+    assert len(run.series["train_loss"]) == 40
+    assert run.repeats is None
+    assert all(math.isfinite(one) for one in run.series["train_loss"].values)
+
+
+def test_epochs_may_be_told_beside_a_file(tmp_path: Path) -> None:
+    run = written(tmp_path, "step,train_loss\n1,2.0\n30,1.0\n")
+    assert run.epoch_at(30) is None
+    assert with_epochs(run, 3).steps_per_epoch == 10
+    assert with_epochs(run, None) is run
+    told = written(tmp_path, "# num_epochs: 2\nstep,train_loss\n1,2.0\n30,1.0\n")
+    assert told.steps_per_epoch == 15
+    assert with_epochs(told, 3) is told
 
 
 def test_events_with_nested_metrics(tmp_path: Path) -> None:

@@ -147,3 +147,44 @@ def test_without_validation_the_training_reward_peaks() -> None:
     assert found.best is not None
     assert (found.best.saved_step, found.best.role) == (2, "peak training reward")
     assert select(curves("rft", train_loss=falls(9))).best is not None
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("train", "step", "saved_step", "role"),
+    [
+        (falls(40) + [NAN] * 60, 40, 30, "last sound step"),
+        (falls(40) + [float("inf")] * 60, 40, 30, "last sound step"),
+        ([*falls(50), NAN, *falls(49)], 100, 90, "final"),  # one overflow, and on
+        (falls(40, 2, 1.2) + line(60, 1.4, 13), 40, 30, "lowest training loss"),
+        (falls(40, 2, 1.2) + line(40, 1.4, 13) + [NAN] * 20, 40, 30, "lowest training loss"),
+    ],
+)
+def test_no_checkpoint_of_broken_weights(train: list[float], step: int, saved_step: int, role: str) -> None:
+    best = select(curves("sft", train_loss=train, saved_steps=(30, 90))).best
+    assert best is not None
+    assert (best.step, best.saved_step, best.role) == (step, saved_step, role)
+
+
+def test_without_a_finite_number_there_is_nothing_to_keep() -> None:
+    assert select(curves("sft", train_loss=[NAN] * 9, valid_loss=[NAN] * 9)).candidates == ()
+    assert (
+        select(curves("rft", train_mean_reward=[NAN] * 9, full_valid_mean_reward=[0.5] * 9)).candidates == ()
+    )
+
+
+def test_the_middle_and_the_end_of_a_reward_are_of_its_finite_stretch() -> None:
+    found = select(
+        curves(
+            "rft",
+            train_mean_reward=line(60, 0.2, 0.4) + [NAN] * 40,
+            full_valid_mean_reward={20: 0.3, 40: 0.4, 60: 0.3, 80: NAN, 100: NAN},
+            saved_steps=(30, 60, 90),
+        )
+    )
+    assert [(one.step, one.role) for one in found.candidates] == [
+        (40, "peak validation reward"),
+        (60, "last sound step"),
+    ]  # the middle is step 30 as well, the saved step before the peak

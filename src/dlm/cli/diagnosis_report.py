@@ -77,7 +77,8 @@ def _head(one: Diagnosed) -> str:
     kind = run.kind if run.method in ("", run.kind) else f"{run.kind}, {run.method}"
     planned = f" of {run.planned_steps}" if run.planned_steps else ""
     still = ", still running" if one.diagnosis.running else ""
-    return f"{one.label} ({kind}), {run.last_step}{planned} steps{still}"
+    steps = "step" if (run.planned_steps or run.last_step) == 1 else "steps"
+    return f"{one.label} ({kind}), {run.last_step}{planned} {steps}{still}"
 
 
 def recommended_lines(one: Diagnosed, width: int | None) -> list[str]:

@@ -76,7 +76,8 @@ def _section(number: int, one: Diagnosed, *, alone: bool) -> Iterator[str]:
     heading = "Verdict" if alone else one.label
     yield f'<h2 id="run-{number}">{_text(heading)}</h2>\n'
     verdict = diagnosis.verdict
-    yield f'<p class="verdict {verdict.level}"><strong>{verdict.level}</strong> {_text(verdict.text)}</p>\n'
+    said = verdict.text.removeprefix(f"{verdict.level}: ")  # a healthy one says so itself
+    yield f'<p class="verdict {verdict.level}"><strong>{verdict.level}</strong> {_text(said)}</p>\n'
     kept = " ".join(line.strip() for line in recommended_lines(one, None))
     yield f'<p class="keep">{_text(kept)}</p>\n'
     for finding in diagnosis.findings:

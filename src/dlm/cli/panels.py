@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from dlm.curves import CurveRun, Series
+from dlm.curves import CurveRun, Series, graders_of
 
 __all__ = ["Panel", "main_panel", "panels_of"]
 
+MOST_GRADERS = 6  # curves that one chart can still tell apart
 FEW = 60  # points up to which a curve that is rarer than the others is drawn point by point
 
 _CHARTS: Final[tuple[tuple[str, tuple[str, ...], float | None], ...]] = (
@@ -48,6 +49,9 @@ def panels_of(run: CurveRun) -> Iterator[Panel]:
     for title, roles, level in _CHARTS:
         found = [run.role(role) for role in roles]
         curves = tuple(dict.fromkeys(curve for curve in found if curve is not None))
+        if title == "Loss" and (graders := graders_of(run)):
+            rewards = [curve for both in graders.values() for curve in both if curve is not None]
+            yield Panel("Reward by grader", tuple(rewards[:MOST_GRADERS]))
         if not curves:
             continue
         if title == "Loss" and run.method == "dpo":

@@ -54,7 +54,8 @@ def plot(
     kept = [curve for curve in kept if len(curve.values)]
     if not kept:
         return []
-    scale = _Scale.of(kept, width - _AXIS, height)
+    ends = [int(steps[at]) for steps in (curve.steps for curve in curves) if len(steps) for at in (0, -1)]
+    scale = _Scale.of(kept, (min(ends), max(ends)), width - _AXIS, height)
     cells: dict[tuple[int, int], tuple[str, str]] = {}  # (row, column) → sign, colour
     for number, curve in enumerate(kept):
         tint, sign = COLOURS[number % len(COLOURS)], (FANCY if fancy else PLAIN)[number % len(PLAIN)]
@@ -105,7 +106,7 @@ class _Scale:
     height: int
 
     @classmethod
-    def of(cls, curves: Sequence[PlotCurve], width: int, height: int) -> _Scale:
+    def of(cls, curves: Sequence[PlotCurve], ends: tuple[int, int], width: int, height: int) -> _Scale:
         values = np.concatenate([curve.values for curve in curves])
         low, high = float(values.min()), float(values.max())
         usual = float(np.quantile(values, 0.05))  # a single batch near 0 does not bend the axis
@@ -114,8 +115,7 @@ class _Scale:
             low, high = float(np.log(low)), float(np.log(high))
         if high - low < 1e-12 * max(abs(low), abs(high), 1.0):
             low, high = low - 0.5, high + 0.5
-        first = min(int(curve.steps.min()) for curve in curves)
-        last = max(int(curve.steps.max()) for curve in curves)
+        first, last = ends
         return cls(first, max(last, first + 1), low, high, log, max(width, 1), max(height, 2))
 
     def columns(self, steps: NDArray[np.int64], per_cell: int) -> NDArray[np.int64]:

@@ -16,7 +16,7 @@ from dlm.curves.findings import (
 )
 from dlm.curves.readers import read_curves
 from dlm.curves.rules import RULES, Rule
-from dlm.curves.run import ROLES, Checkpoint, CurveRun, Repeats, RunKind
+from dlm.curves.run import ROLES, Checkpoint, CurveRun, Repeats, RunKind, graders_of, with_epochs
 from dlm.curves.selection import Candidate, Role, Selection, select
 from dlm.curves.series import UNITS, Series, unit_of
 from dlm.curves.thresholds import Thresholds
@@ -50,7 +50,9 @@ __all__ = [
     "Verdict",
     "diagnose",
     "findings_so_far",
+    "graders_of",
     "read_curves",
     "select",
     "unit_of",
+    "with_epochs",
 ]

@@ -105,13 +105,14 @@ def assemble(raw: RawRun, name: str, where: str) -> CurveRun:
     for column, points in raw.columns.items():
         if not len(points.steps):
             continue
+        points = raw.columns[column] = _without_shared(points)
         points = _without_fill(column, points, raw.problems)
         made, repeated, ordered = _in_order(column, points)
         series[column] = made
         if repeated:
             repeats[column] = repeated
         unordered.extend([] if ordered else [column])
-    if not series:
+    if not series and not raw.checkpoints:  # checkpoints may be there before they are measured
         raise CurveFileError(
             "there is not one point in it",
             where=where,
@@ -172,6 +173,18 @@ def _in_order(name: str, points: Points) -> tuple[Series, Repeats | None, bool]:
     return Series(name, unit_of(name), steps[kept], values[kept], times[kept]), repeats, bool(repeats)
 
 
+def _without_shared(points: Points) -> Points:
+    """Take a NaN for an empty cell where the same step has a finite value too: rows of training and of validation."""
+    gaps = np.isnan(points.values)
+    if not gaps.any() or gaps.all():
+        return points
+    kept = ~(gaps & np.isin(points.steps, points.steps[~gaps]))
+    if kept.all():
+        return points
+    times = None if points.times is None else points.times[kept]
+    return Points(points.steps[kept], points.values[kept], times)
+
+
 def _without_fill(name: str, points: Points, problems: list[str]) -> Points:
     """Take NaN for an empty cell where it is the filling of a sparse column.
 
@@ -194,7 +207,7 @@ def _logged_rows(columns: Mapping[str, Points]) -> int:
         for name in ROLES[role]:
             if name in columns and len(columns[name].steps):
                 return len(columns[name].steps)
-    return max(len(points.steps) for points in columns.values())
+    return max((len(points.steps) for points in columns.values()), default=0)
 
 
 def _saved(raw: RawRun) -> tuple[int, ...]:
@@ -220,8 +233,8 @@ def _with_facts(run: CurveRun, facts: Mapping[str, Any]) -> CurveRun:
             stated.setdefault(_FIGURES.get(name, name), number)
     planned = as_step(stated.get("planned_steps"))
     per_epoch, epochs = stated.get("steps_per_epoch"), stated.get("num_epochs")
-    if per_epoch is None and planned and epochs and epochs > 0:
-        per_epoch = planned / epochs
+    if per_epoch is None and epochs and epochs > 0:
+        per_epoch = (planned or run.last_step) / epochs
     if per_epoch is not None and not (math.isfinite(per_epoch) and per_epoch > 0):
         per_epoch = None
     return replace(

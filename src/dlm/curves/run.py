@@ -7,7 +7,7 @@ names mean the same thing, and `CurveRun.role` finds the one this run has.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from dlm.curves.series import Series
 
-__all__ = ["ROLES", "Checkpoint", "CurveRun", "Repeats", "RunKind"]
+__all__ = ["ROLES", "Checkpoint", "CurveRun", "Repeats", "RunKind", "graders_of", "with_epochs"]
+
+_PARTS = ("train_reward_mean", "valid_reward_mean")
 
 RunKind = Literal["sft", "preference", "reward", "rft", "unknown"]
 
@@ -154,3 +156,32 @@ class CurveRun:
         if epochs is not None and len(epochs) > 1 and np.isfinite(epochs.values).all():
             return np.asarray(np.interp(steps, epochs.steps, epochs.values))
         return steps / self.steps_per_epoch if self.steps_per_epoch else None
+
+
+def with_epochs(run: CurveRun, epochs: float | None) -> CurveRun:
+    """The run with its epochs: `epochs` passes over the data are its plan, or, where it names no plan, its whole length.
+
+    The same run where `epochs` is None, or where it tells its epochs itself.
+    """
+    steps = run.planned_steps or run.last_step
+    if not epochs or not steps or run.epoch_at(steps) is not None:
+        return run
+    return replace(run, steps_per_epoch=steps / epochs)
+
+
+def graders_of(run: CurveRun) -> Mapping[str, tuple[Series | None, Series | None]]:
+    """Training and validation reward of each grader, by its name, in the order of the source; empty with fewer than two.
+
+    Names are `scores/graders/<type>/<name>/train_reward_mean` and `…/valid_reward_mean`, as OpenAI's result files and this
+    program write them.
+    """
+    found: dict[str, list[Series | None]] = {}
+    for name, series in run.series.items():
+        path, _, part = name.removeprefix("scores/graders/").rpartition("/")
+        if name.startswith("scores/graders/") and path and part in _PARTS and len(series):
+            found.setdefault(path, [None, None])[_PARTS.index(part)] = series
+    if len(found) < 2:
+        return {}
+    short = [path.rpartition("/")[2] for path in found]
+    names = short if len(set(short)) == len(short) else list(found)
+    return {name: (both[0], both[1]) for name, both in zip(names, found.values(), strict=True)}

@@ -6,19 +6,28 @@ runs of one set of seeds and measured on another (docs/curves.md).
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["Thresholds"]
+
+_BANDS = (
+    ("ratio_mild", "ratio_moderate", "ratio_severe"),
+    ("gap_warn", "gap_severe"),
+    ("tokens_moderate", "tokens_excessive"),
+    ("grad_spike", "grad_huge"),
+)  # limits of one measure, from the mildest on
 
 
 class Thresholds(BaseModel):
     """Limits of the rules. Losses are in nats, shares are of 1, factors are ratios.
 
     Raises:
-        pydantic.ValidationError: a value out of its range, or a name that is none of these.
+        pydantic.ValidationError: a value out of its range, bands out of order, or a name that is none of these.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     # Overfitting
     ratio_mild: float = Field(
@@ -168,3 +177,12 @@ class Thresholds(BaseModel):
         description="standard errors by which a noisy curve must pass a limit (twice as many for a turn of the validation"
         " loss, which is a minimum picked from many); a curve without noise need not",
     )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        for names in _BANDS:
+            values = [getattr(self, name) for name in names]
+            if values != sorted(values):
+                found = ", ".join(f"{name}={value:g}" for name, value in zip(names, values, strict=True))
+                raise ValueError(f"{found}: each must be as large as the one before it")
+        return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlm.curves.findings import Evidence, Severity
-from dlm.curves.run import CurveRun
+from dlm.curves.run import CurveRun, graders_of
+from dlm.curves.series import Series
 from dlm.curves.trend import Curve, Level
 
 __all__ = ["QUIET", "Fires", "Outcome", "Quiet", "View", "Waits", "at_levels", "at_steps", "number"]
@@ -61,18 +62,14 @@ class View:
     def curve(self, role: str) -> Curve | None:
         """The finite points of the series that plays a role; None where there are none."""
         if role not in self._curves:
-            series = self.run.role(role)
-            self._curves[role] = None
-            if series is not None:
-                good = np.isfinite(series.values)
-                if good.any():
-                    steps, values = (
-                        (series.steps, series.values)
-                        if good.all()
-                        else (series.steps[good], series.values[good])
-                    )
-                    self._curves[role] = Curve(series.name, steps, _bounded(values))
+            self._curves[role] = _finite(self.run.role(role))
         return self._curves[role]
+
+    @cached_property
+    def graders(self) -> Mapping[str, tuple[Curve | None, Curve | None]]:
+        """The rewards of each grader in training and validation, by the grader's name; empty where there are not several."""
+        found = graders_of(self.run)
+        return {name: (_finite(train), _finite(valid)) for name, (train, valid) in found.items()}
 
     @cached_property
     def first_step(self) -> int:
@@ -93,6 +90,17 @@ class View:
         """A step in words, with its epoch where that is known."""
         epoch = self.run.epoch_at(step)
         return f"step {step}" if epoch is None else f"step {step} (epoch {epoch:.2g})"
+
+
+def _finite(series: Series | None) -> Curve | None:
+    if series is None:
+        return None
+    good = np.isfinite(series.values)
+    if not good.any():
+        return None
+    if good.all():
+        return Curve(series.name, series.steps, _bounded(series.values))
+    return Curve(series.name, series.steps[good], _bounded(series.values[good]))
 
 
 def _bounded(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -40,6 +40,13 @@ __all__ = ["diagnose"]
     help="A limit of the rules, such as ratio_severe=2.5 (docs/curves.md has them all). Repeatable.",
 )
 @click.option(
+    "--epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="How many epochs the run was planned for, where the source does not say (an OpenAI result file never does): "
+    "then rules about the first epoch can speak.",
+)
+@click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -57,6 +64,7 @@ def diagnose(
     sources: Sequence[Path],
     run_ids: Sequence[int],
     assignments: Sequence[str],
+    epochs: float | None,
     html: Path | None,
     evals: bool,
 ) -> None:
@@ -69,7 +77,7 @@ def diagnose(
     from dlm.cli.diagnosis_report import print_comparison, print_diagnosis
 
     thresholds = _thresholds(assignments)
-    found = _diagnosed(output, sources, list(dict.fromkeys(run_ids)), thresholds)
+    found = _diagnosed(output, sources, list(dict.fromkeys(run_ids)), thresholds, epochs)
     if html is not None:
         _write_html(html, sources, found)
     for one in found:
@@ -119,7 +127,11 @@ def _advice(output: Output, found: Sequence[Diagnosed]) -> list[dict[str, Any]]:
 
 
 def _diagnosed(
-    output: Output, sources: Sequence[Path], run_ids: Sequence[int], thresholds: Thresholds
+    output: Output,
+    sources: Sequence[Path],
+    run_ids: Sequence[int],
+    thresholds: Thresholds,
+    epochs: float | None,
 ) -> list[Diagnosed]:
     documents = [path for path in sources if is_document(path)]
     if run_ids and len(documents) != 1:
@@ -128,6 +140,8 @@ def _diagnosed(
             found=f"{len(documents)} documents",
             next_step="dlm diagnose DOCUMENT --run-id N",
         )
+    if epochs is not None and len(documents) == len(sources):
+        raise UsageError("--epochs is about files: a document's run knows its epochs")
     if documents:
         remember_document(click.get_current_context(), documents[0])
     found = []
@@ -135,9 +149,11 @@ def _diagnosed(
         if path in documents:
             found += _of_document(output, path, run_ids, thresholds)
         else:
-            from dlm.curves import read_curves
+            from dlm.curves import read_curves, with_epochs
 
-            found.append(_looked_at(path, _label(path, sources), read_curves(path), thresholds))
+            found.append(
+                _looked_at(path, _label(path, sources), with_epochs(read_curves(path), epochs), thresholds)
+            )
     return found
 
 
@@ -214,7 +230,10 @@ def _thresholds(assignments: Sequence[str]) -> Thresholds:
     try:
         return Thresholds(**values)
     except ValidationError as error:
-        faults = [(".".join(map(str, one["loc"])), str(one["msg"])) for one in error.errors()]
+        faults = [
+            (".".join(map(str, one["loc"])), str(one["msg"]).removeprefix("Value error, "))
+            for one in error.errors()
+        ]
         described = [
             f"{name}: {Thresholds.model_fields[name].description}"
             for name, _ in faults

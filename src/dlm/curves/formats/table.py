@@ -287,7 +287,7 @@ class _Table:
         """One cell that is not simply a number: a missing one, one with a decimal comma, or a text."""
         if cell.strip().casefold() in _MISSING:
             return None
-        if self._by_commas and _THOUSANDS.fullmatch(cell):
+        if self._by_commas and is_known(column.name) and _THOUSANDS.fullmatch(cell):
             raise self._fault(
                 f"{column.name} is either in thousands or has a decimal comma",
                 line,
@@ -295,7 +295,7 @@ class _Table:
                 expected="1300 or 1.3",
                 found=_shown(cell),
             )
-        if _DECIMAL_COMMA.fullmatch(cell):
+        if _DECIMAL_COMMA.fullmatch(cell) and not (self._by_commas and _THOUSANDS.fullmatch(cell)):
             self._decimal_commas = True
             return float(cell.replace(",", "."))
         number = _number(cell)

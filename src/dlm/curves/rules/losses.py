@@ -152,7 +152,7 @@ def valid_loss_plateaus(view: View, t: Thresholds) -> Outcome:
         return None
     whole = view.run.epoch_at(view.run.last_step)
     if whole is None:
-        return Waits("nobody says how many steps an epoch has")
+        return Waits("nobody says how many steps an epoch has; for a file: --epochs N")
     if whole < 1.5:
         return QUIET if not view.running else Waits("the second epoch has not come far enough")
     epochs = view.run.epochs_at(valid.steps)

@@ -63,12 +63,30 @@ def reward_flat_at_zero(view: View, t: Thresholds) -> Outcome:
     first, last = _parts(reward)
     whole = mean_level(reward)
     if max(abs(first.value), abs(last.value), abs(whole.value)) > t.reward_zero:
-        return QUIET
+        return _grader_at_zero(view, t)
     return Fires(
         "severe",
         f"the reward stays at about 0 ({number(whole.value)})",
         (at_levels("means of the first and the last quarter", reward, first, last),),
         "grade a few answers by hand: the grader is broken, or its threshold is too strict for this model",
+    )
+
+
+def _grader_at_zero(view: View, t: Thresholds) -> Outcome:
+    """Of several graders those whose own reward is about 0 throughout, while the whole reward is not."""
+    found = {}
+    for name, (train, _) in view.graders.items():
+        if train is not None and len(train) >= _FEW:
+            first, last = _parts(train)
+            if max(abs(first.value), abs(last.value), abs(mean_level(train).value)) <= t.reward_zero:
+                found[name] = at_levels("means of the first and the last quarter", train, first, last)
+    if not found:
+        return QUIET
+    return Fires(
+        "warn",
+        f"the reward of grader {', '.join(found)} stays at about 0",
+        tuple(found.values())[:6],
+        "grade a few answers with it by hand: it is broken, or too strict for this model, and teaches nothing as it is",
     )
 
 
@@ -144,7 +162,7 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
     surely = value - t.sureness * error
     # a difference of two decimals may miss a limit by its last bit
     if surely <= t.gap_warn + 1e-9:
-        return QUIET
+        return _grader_gap(view, t)
     severe = value > t.gap_severe + 1e-9
     action = (
         "the policy may exploit the grader: read answers with high scores, and take an earlier checkpoint"
@@ -163,6 +181,33 @@ def reward_gap(view: View, t: Thresholds) -> Outcome:
             at_levels(f"training reward there{_mean_of(gap.train)}", train, gap.train),
         ),
         action,
+    )
+
+
+def _grader_gap(view: View, t: Thresholds) -> Outcome:
+    """Of several graders the one with the widest gap, while the whole reward has none: a warning, whatever its weight."""
+    found = []
+    for name, (train, valid) in view.graders.items():
+        gap = None if train is None or valid is None else _gap(train, valid, t)
+        if train is None or valid is None or gap is None:
+            continue
+        if gap.value - t.sureness * gap.error > t.gap_warn + 1e-9:
+            found.append((gap.value, name, train, valid, gap))
+    if not found:
+        return QUIET
+    found.sort(key=lambda one: -one[0])
+    evidence = [
+        at_levels(f"{part} reward of {name}{_mean_of(level)}", curve, level)
+        for _, name, train, valid, gap in found[:3]
+        for part, curve, level in (("validation", valid, gap.valid), ("training", train, gap.train))
+    ]
+    value, name = found[0][:2]
+    also = f", and of {len(found) - 1} more" if len(found) > 1 else ""
+    return Fires(
+        "warn",
+        f"training reward of grader {name} is {value:.3f} above its validation reward{also}",
+        tuple(evidence),
+        "the whole reward hides it: read answers that this grader scores high, it may be what the policy exploits",
     )
 
 

@@ -189,7 +189,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "reward_flat_at_zero",
-        "the reward stays within .02 of 0",
+        "the reward stays within .02 of 0, or, as a warning, one of several graders' does",
         "grader broken, or threshold too strict",
         ("rft",),
         ("reward_zero",),
@@ -222,7 +222,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "reward_gap",
-        "training reward is more than .05 above validation reward (warn), or more than .10 (severe)",
+        "training reward is more than .05 above validation reward (warn), or more than .10 (severe); one of several graders' rewards is (warn)",
         "possible reward hacking",
         ("rft",),
         ("gap_warn", "gap_severe", "sureness"),
