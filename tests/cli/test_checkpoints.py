@@ -130,6 +130,7 @@ def test_a_file_s_first_page_says_that_there_is_more(dlm: Dlm) -> None:
     assert "3 checkpoints" in text
     assert "the list says has_more" in text
     found = dlm.json("checkpoints", "page.json")
+    jsonschema.validate(found, SCHEMAS["checkpoints"], cls=jsonschema.Draft202012Validator)
     assert found["has_more"] is True
     assert [one["step_number"] for one in found["data"]] == [300, 200, 100]
     several = dlm("diagnose", "page.json", "page.json").stdout

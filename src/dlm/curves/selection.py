@@ -115,7 +115,7 @@ def _last(view: View, lacking: str) -> Selection:
     train, sound = view.curve("train_loss"), last_sound_step(view)
     if sound is None:
         return Selection((), _NEVER)
-    least = None if train is None else divergence(train, Thresholds())
+    least = None if train is None or view.run.kind == "rft" else divergence(train, Thresholds())
     if train is not None and least is not None:
         value = float(smoothed(train, target=0.05, noise=train.noise)[least])
         step = int(train.steps[least])
