@@ -98,9 +98,9 @@ def test_a_spec_of_what_is_not_there_is_refused(store: Store, tmp_path: Path, pu
 def test_a_version_from_an_ended_run_leaves_the_run_as_it_is(store: Store, publish: Publish) -> None:
     first = publish()
     before = store.runs.get(first.run_id)
-    again = publish(run_id=first.run_id)
+    publish(run_id=first.run_id)
     after = store.runs.get(first.run_id)
-    assert (after.finished_at, after.status, after.version) == (before.finished_at, "complete", again.name)
+    assert (after.finished_at, after.status, after.version) == (before.finished_at, "complete", first.name)
     with store.lock("test"):
         stopped = store.runs.start(RunSpec("sft"))
         store.runs.finish(stopped.id, "stopped")
