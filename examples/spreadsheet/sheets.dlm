@@ -1,4 +1,6 @@
 ---
+# Tables to clean. What is trained on comes from files beside this document (data.py writes them); what proves it stands
+# under evals, and is never trained on.
 dlm_id: 01KAYR5V3QJ8W2N4T6Y0E9C7BD
 dlm_version: 15
 base_model: pocket
@@ -29,6 +31,3 @@ evals:
     max_new_tokens: 440
 gate: {}
 ---
-
-Tables to clean. What is trained on comes from files beside this document (`data.py` writes them); what proves it stands
-above, and is never trained on.

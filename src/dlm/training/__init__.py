@@ -1,7 +1,7 @@
 """Training: make a version. Rows become examples, examples become batches, batches move an adapter."""
 
 from dlm.training import checkpoints
-from dlm.training.adapters import add_adapter, start_adapter
+from dlm.training.adapters import adapter_to_train, add_adapter, start_adapter
 from dlm.training.examples import Row, data_hash, read_rows_file, rows_of_document
 from dlm.training.findings import Finding, pair_findings, row_findings, surface_findings
 from dlm.training.loop import LoopResult, Observer, Plan, make_optimizer, require_finite
@@ -76,6 +76,7 @@ __all__ = [
     "Stored",
     "Validation",
     "World",
+    "adapter_to_train",
     "add_adapter",
     "add_reward_head",
     "answer_held_out",

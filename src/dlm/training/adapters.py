@@ -22,6 +22,7 @@ from dlm.recipe import Recipe
 
 __all__ = [
     "adapter_hash",
+    "adapter_to_train",
     "add_adapter",
     "lora_config",
     "quiet_injection",
@@ -44,20 +45,25 @@ def add_adapter(policy: Policy, recipe: Recipe) -> Any:
     return model
 
 
-def start_adapter(policy: Policy, recipe: Recipe) -> Any:
-    """The adapter that a preference run moves: the one the policy was loaded with, or a fresh one where it has none.
+def adapter_to_train(policy: Policy, recipe: Recipe) -> Any:
+    """The model with the adapter that a run moves: the one the policy was loaded with, or a fresh one where it has none.
 
-    An adapter keeps its rank, scale and layers. Dropout is off, see `without_dropout`.
+    An adapter keeps its rank, scale, layers and dropout.
 
     Raises:
         UsageError: see `add_adapter`.
         ValueError: the policy was loaded without `trainable`.
     """
     if policy.adapter is None:
-        return without_dropout(add_adapter(policy, recipe))
+        return add_adapter(policy, recipe)
     if not any(parameter.requires_grad for parameter in policy.model.parameters()):
         raise ValueError("the policy's adapter was loaded for use: load it with trainable=True")
-    return without_dropout(policy.model)
+    return policy.model
+
+
+def start_adapter(policy: Policy, recipe: Recipe) -> Any:
+    """The adapter that a preference or rft run moves, without dropout; see `adapter_to_train` and `without_dropout`."""
+    return without_dropout(adapter_to_train(policy, recipe))
 
 
 def without_dropout(model: Any) -> Any:

@@ -20,7 +20,7 @@ from dlm.store import Run, Version
 from dlm.training import (
     Estimate,
     Prepared,
-    add_adapter,
+    adapter_to_train,
     add_reward_head,
     data_hash,
     first_window,
@@ -104,7 +104,7 @@ def load_phase(
     """Load a phase's model and prepare its run.
 
     Args:
-        start: the version that a preference run moves on; None: a fresh adapter.
+        start: the version that the run moves on; None: a fresh adapter.
         precision: of the base's weights; None chooses.
         references: the folder of cached log-probs; None: to look only, and none are computed.
         resumed: the run that goes on; threads, plan and layout are those it began with.
@@ -158,7 +158,7 @@ def load_phase(
         )
         return Loaded(policy, model, prepared, grader)
     else:
-        model = _spread(add_adapter(policy, recipe), policy)
+        model = _spread(adapter_to_train(policy, recipe), policy)
         prepared = prepare_sft(
             material.rows,
             material.pairs,

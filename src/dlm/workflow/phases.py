@@ -80,6 +80,16 @@ def refuse_unread(options: TrainOptions) -> None:
         raise UsageError(
             "--pairs is not read by the rft phase", next_step="leave it out, or --phase preference"
         )
+    if options.start not in (None, "base") and options.phase == "reward":
+        raise UsageError(
+            "--start is not read by the reward phase: its scoring head begins on the base",
+            next_step="leave it out",
+        )
+    if options.start is not None and options.resume:
+        raise UsageError(
+            "--resume goes on from where the run began, and --start names another place",
+            next_step="leave one out",
+        )
     of_rft = {"--prompts": options.prompts_files, "--grader": options.grader, "--suite": options.suite}
     named = [flag for flag, value in of_rft.items() if value]
     if named and "rft" not in possible:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from dlm.document import Document, load
-from dlm.errors import DlmError, UsageError
+from dlm.errors import DlmError, MissingRecordError, UsageError
 from dlm.recipe import Choice, ResolvedRecipe
 from dlm.review import reverted_keys
-from dlm.store import Home, Run, Version
+from dlm.store import Home, Run, Store, Version
 from dlm.training import processes
 from dlm.workflow import resuming
 from dlm.workflow.followers import Followers, follow
@@ -100,7 +100,8 @@ def _lead(document_path: Path, options: TrainOptions, view: TrainView, followers
             phases = plan_phases(options, material, view)
             warn_of_unread(options, phases, view)
             _ask_for_consent(options, phases, material)
-            return TrainReport(_run(invocation, phases, None, discarding=unfinished))
+            asked = _asked_start(store, options.start)
+            return TrainReport(_run(invocation, phases, None, discarding=unfinished, asked=asked))
 
 
 def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list[Preview]:
@@ -116,11 +117,13 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
     document = _open(document_path, view)
     spec = base_of(document, document_path)
     store = Home.open().find(document.header.dlm_id)
+    asked = _asked_start(None, options.start) if store is None else None
     current: Version | None = None
     reverted: frozenset[str] = frozenset()
     stored = NOTHING_STORED
     if store is not None:
         with store:
+            asked = _asked_start(store, options.start)
             current, reverted = store.versions.current(), reverted_keys(store)
             stored = stored_signals(store) if options.stored else stored
     material = read_material(
@@ -130,7 +133,7 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
     warn_of_unread(options, phases, view)
     previews = []
     for phase in phases:
-        start = _start_of(phase, None, current)
+        start = _start_of(phase, None, current, asked)
         resolved = _recipe(phase, start.value, material, options.knobs, view)
         if phase == "preference" and "sft" in phases:
             start = Choice(start.value, "in place of the version that the sft phase would make")
@@ -153,19 +156,25 @@ def _open(path: Path, view: TrainView) -> Document:
 
 
 def _run(
-    invocation: Invocation, phases: Sequence[Phase], before: Version | None, discarding: Run | None = None
+    invocation: Invocation,
+    phases: Sequence[Phase],
+    before: Version | None,
+    *,
+    discarding: Run | None = None,
+    asked: Choice[Version | None] | None = None,
 ) -> list[RunReport]:
     """New runs, one per phase. What `--fresh` gives up is discarded only once the first of them is known to start.
 
     Args:
         before: the version that the phase before these made.
+        asked: where the first of them is to start; None: where it starts by itself.
     """
     store, material, view = invocation.store, invocation.material, invocation.view
     for phase in phases:
         recipe_of(phase, material, invocation.knobs)  # what is refused is refused before any phase trains
     runs: list[RunReport] = []
     for place, phase in enumerate(phases):
-        start = _start_of(phase, before, store.versions.current())
+        start = _start_of(phase, before, store.versions.current(), asked)
         resolved = _recipe(phase, start.value, material, invocation.knobs, view)
         job = PhaseRun(invocation, phase, resolved, start, phases[place + 1 :])
         with _what_is_kept(before, invocation):
@@ -217,8 +226,41 @@ def _recipe(
     return resolved if start is None else with_adapter_of(start, resolved, view)
 
 
-def _start_of(phase: Phase, before: Version | None, current: Version | None) -> Choice[Version | None]:
-    """The version a phase starts from, and why; None is a fresh adapter on the base."""
+def _asked_start(store: Store | None, name: str | None) -> Choice[Version | None] | None:
+    """What `--start` names; None where it names nothing, and each phase takes its own.
+
+    Raises:
+        MissingRecordError: there is no such version.
+        UsageError: the version scores answers and gives none.
+    """
+    if name is None:
+        return None
+    if name == "base":
+        return Choice(None, "--start base: a fresh adapter")
+    if store is None:
+        raise MissingRecordError(f"there is no version {name} yet", next_step="--start base, or leave it out")
+    version = store.versions.get(name)
+    if version.phase == "reward":
+        raise UsageError(
+            f"{name} is a reward model: it scores answers and gives none", next_step="name another version"
+        )
+    return Choice(store.versions.verify(version), f"--start {name}")
+
+
+def _start_of(
+    phase: Phase,
+    before: Version | None,
+    current: Version | None,
+    asked: Choice[Version | None] | None = None,
+) -> Choice[Version | None]:
+    """The version a phase starts from, and why; None is a fresh adapter on the base.
+
+    Args:
+        before: the version that the phase before it made.
+        asked: what the caller named, for the first phase of an invocation.
+    """
+    if asked is not None and before is None:
+        return asked
     if phase not in ("preference", "rft"):
         return Choice(None, "a fresh adapter")
     if before is not None:

@@ -37,7 +37,8 @@ class TrainOptions:
 
     `knobs` are recipe fields that override header and base, those of one phase by names such as `preference.beta`.
     `suite` names the evaluation suite whose prompts and grader the rft phase takes, `grader` another grader; `allow` is
-    called with the arguments of code that the document names, before it runs, and raises where it must not.
+    called with the arguments of code that the document names, before it runs, and raises where it must not. `start` names
+    the version that the first phase moves on from, or `base`; None: sft starts from the base, the others from the current one.
     """
 
     phase: Literal["all", "sft", "preference", "reward", "rft"] = "all"
@@ -48,6 +49,7 @@ class TrainOptions:
     prompts_files: Sequence[Path] = ()
     suite: str | None = None
     grader: str | None = None
+    start: str | None = None
     allow: Callable[[Sequence[str]], None] = lambda argv: None
     stored: bool = True  # use the store's own signals: imported pairs, votes, experiments
     resume: bool = False

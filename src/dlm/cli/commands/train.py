@@ -41,6 +41,12 @@ FILE = click.Path(path_type=Path)
 @click.option("--method", type=click.Choice(METHODS), help="How pairs are learnt.  [default: dpo]")
 @click.option("--loss-type", type=click.Choice(LOSS_TYPES), help="DPO's loss.  [default: sigmoid]")
 @click.option(
+    "--start",
+    metavar="VERSION",
+    help="Version that the first phase moves on from, or base for a fresh adapter.  [default: base for sft and reward, "
+    "the current version for preference and rft]",
+)
+@click.option(
     "--max-steps",
     type=click.IntRange(1),
     metavar="N",
@@ -151,6 +157,7 @@ def train(
     phase: Any,
     method: str | None,
     loss_type: str | None,
+    start: str | None,
     max_steps: int | None,
     seed: int | None,
     assignments: Sequence[str],
@@ -217,6 +224,7 @@ def train(
             prompts_files=prompts_files,
             suite=suite,
             grader=grader,
+            start=start,
             allow=lambda argv: require_consent(argv, document=document, home=Home.open(), trust=trust),
             stored=not no_stored,
             resume=resume,
