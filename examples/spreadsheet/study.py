@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as library_version
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,7 @@ class Training:
     flags: tuple[str, ...] = ()
 
     def arguments(self, seed: int, start: str) -> list[str]:
-        files = [
-            part if part.startswith("-") or ":" in part else f"../data/{part}.jsonl" for part in self.data
-        ]
+        files = [part if part.startswith("-") or ":" in part else f"data/{part}.jsonl" for part in self.data]
         knobs = [word for knob in (*self.knobs, "layout=packed_shared") for word in ("--set", knob)]
         flags = [*self.flags, "--keep-last", "20", "--seed", str(seed), "--start", start, "--no-gate"]
         return ["--phase", self.phase, *files, *knobs, *flags]
@@ -95,7 +94,7 @@ def cells() -> list[str]:
 
 @dataclass
 class Cell:
-    """A folder with the document, a home, and what was measured there so far."""
+    """A home, and what was measured there so far; the document is the same for all."""
 
     name: str
     work: Path
@@ -114,7 +113,7 @@ class Cell:
         with (self.folder / "log").open("a") as log, tempfile.TemporaryFile("w+") as said:
             log.write(f"$ dlm {' '.join(words[3:])}\n")
             log.flush()
-            process = subprocess.Popen(words, cwd=self.folder, env=environment, stdout=said, stderr=log)
+            process = subprocess.Popen(words, cwd=self.work, env=environment, stdout=said, stderr=log)
             _, status, usage = os.wait4(process.pid, 0)
             code = process.returncode = os.waitstatus_to_exitcode(status)
             if code not in allowed:
@@ -138,14 +137,15 @@ class Cell:
     # ── the steps ──
 
     def set_up(self) -> None:
-        """The document, and a home in which the base has answered already."""
-        if (self.folder / "sheets.dlm").exists():
+        """A home in which the base has answered already."""
+        if self.folder.exists():
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        making = self.folder.with_suffix(".new")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir()
         if self.name != "base":
-            shutil.copytree(self.work / "base" / "home", self.folder / "home")
-        shutil.copy(HERE / "sheets.dlm", self.folder / "sheets.dlm")
+            shutil.copytree(self.work / "base" / "home", making / "home")
+        making.rename(self.folder)
 
     def train(self, number: int, training: Training, seed: int, start: str) -> dict[str, Any]:
         """One training; after a kill it goes on, and its CPU seconds are those of the rest alone."""
@@ -171,7 +171,7 @@ class Cell:
         said = self.folder / f"{name}.jsonl"
         words = [word for suite in suites for word in ("--suite", suite)]
         asked = self.dlm(
-            "eval", "--version", version, *words, "--repeats", str(repeats), "--answers", said.name
+            "eval", "--version", version, *words, "--repeats", str(repeats), "--answers", str(said)
         )
         lines = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines()]
         by_suite = {suite: [line for line in lines if line["suite"] == suite] for suite in suites}
@@ -181,7 +181,10 @@ class Cell:
         }
 
     def gate(self, version: str) -> dict[str, Any]:
-        return self.dlm("gate", "--candidate", version, "--baseline", "base", allowed=(0, 3))["data"]
+        """The gate's verdict on a version against the base, with every condition."""
+        data = self.dlm("gate", "--candidate", version, "--baseline", "base", allowed=(0, 3))["data"]
+        assert isinstance(data, dict)
+        return data
 
 
 def _short(value: Any) -> Any:
@@ -255,24 +258,22 @@ def run_cell(name: str, work: Path) -> None:
         arm, seed = name.rpartition("-")[0], int(name.rpartition("-")[2])
         record["trainings"] = []
         for number, training in enumerate(ARMS[arm], 1):
-            trained = cell.once(
-                f"train{number}", lambda n=number, t=training, v=version: cell.train(n, t, seed, v)
-            )
+            trained = cell.once(f"train{number}", partial(cell.train, number, training, seed, version))
             record["trainings"].append(trained)
             version = trained["run"]["version"]
     record["version"] = version
     record["answers"] = {
         sampling: cell.once(
-            sampling, lambda s=sampling: cell.answers(version, s, list(SPLITS), f"{s}-answers")
+            sampling, partial(cell.answers, version, sampling, list(SPLITS), f"{sampling}-answers")
         )
         for sampling in SAMPLINGS
     }
     if name == "base":
         cell.once("gate-suites", lambda: cell.dlm("eval", "--version", "base"))
     else:
-        record["gate"] = cell.once("gate", lambda: cell.gate(version))
+        record["gate"] = cell.once("gate", partial(cell.gate, version))
         if arm in ALSO:
-            record["also"] = cell.once("also", lambda: _also(cell, ALSO[arm], record["trainings"][-1]))
+            record["also"] = cell.once("also", partial(_also, cell, ALSO[arm], record["trainings"][-1]))
     RESULTS.mkdir(exist_ok=True)
     kept.write_text(json.dumps(record, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
     print(f"{name}: done", flush=True)
@@ -295,7 +296,7 @@ def _also(cell: Cell, which: str, trained: Mapping[str, Any]) -> dict[str, Any]:
         "--reason",
         "the study asks it, too",
     ]
-    made = cell.dlm("promote", *words)["data"]["version"]
+    made = cell.dlm("promote", *words)["data"]["current"]
     return {"which": which, "step": step, **cell.answers(made, "sampled", ["stress"], "also-answers")}
 
 
@@ -324,6 +325,7 @@ def main() -> None:
     work = (asked.work or HERE / "work").resolve()
     (work / "data").mkdir(parents=True, exist_ok=True)
     write_all(work / "data")
+    shutil.copy(HERE / "sheets.dlm", work / "sheets.dlm")
     run_cell("base", work)
     with ThreadPoolExecutor(asked.jobs) as pool:
         for done in [pool.submit(run_cell, name, work) for name in asked.cells or cells()]:
