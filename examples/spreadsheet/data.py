@@ -24,7 +24,7 @@ from dlm.tasks import spreadsheet
 def write_all(folder: Path) -> list[Path]:
     """Write the files; returns their paths."""
     tables, stress = spreadsheet.of_split("train"), spreadsheet.of_split("stress_train")
-    rows = {
+    rows: dict[str, list[dict[str, Any]]] = {
         "tables": [{"prompt": case.prompt, "completion": case.gold} for case in tables],
         "stress": [{"prompt": case.prompt, "completion": case.gold} for case in stress],
         "collapsed": [{"prompt": case.prompt, "completion": case.gold} for case in tables[:12]],

@@ -180,6 +180,11 @@ class Cell:
             "suites": {suite: _graded(suite, found, repeats) for suite, found in by_suite.items()},
         }
 
+    def said_of_data(self) -> list[str]:
+        """What the trainings said about their rows or pairs before they began, the audit of the pairs with it."""
+        lines = (self.folder / "log").read_text(encoding="utf-8").splitlines()
+        return list(dict.fromkeys(line for line in lines if line.startswith("data/")))
+
     def gate(self, version: str) -> dict[str, Any]:
         """The gate's verdict on a version against the base, with every condition."""
         data = self.dlm("gate", "--candidate", version, "--baseline", "base", allowed=(0, 3))["data"]
@@ -261,6 +266,7 @@ def run_cell(name: str, work: Path) -> None:
             trained = cell.once(f"train{number}", partial(cell.train, number, training, seed, version))
             record["trainings"].append(trained)
             version = trained["run"]["version"]
+        record["said"] = cell.said_of_data()
     record["version"] = version
     record["answers"] = {
         sampling: cell.once(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dlm.document import load, mined, render_preference
-from dlm.errors import InterruptedRunError, UsageError
+from dlm.errors import DlmError, InterruptedRunError, UsageError
 from dlm.training import pairs_hash, pairs_of_document, read_pairs_file
 from dlm.workflow.measuring import accuracy_of
 from dlm.workflow.train import RunReport, TrainOptions, train
@@ -113,6 +113,44 @@ def test_preference_alone_starts_from_current_or_from_the_base(make_document: Ma
     )
     assert (third.method, third.parent) == ("orpo", "v0001")
     assert "current" in view.briefings[0].start.reason
+
+
+def test_start_names_another_place_to_begin(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    (first,) = go(document, phase="sft")
+    (second,) = go(document, view := Watching(), phase="sft", start="v0001")
+    assert (second.version, second.parent) == ("v0002", "v0001")
+    assert view.briefings[0].start.reason == "--start v0001"
+    assert second.smoothed_loss < first.smoothed_loss  # it goes on with what v0001 has learnt
+    (third,) = go(document, phase="preference", start="base")
+    assert third.parent is None  # although v0002 is current
+    both = go(document, phase="all", start="v0001")
+    assert [run.parent for run in both] == ["v0001", both[0].version]
+
+
+def test_a_stopped_run_goes_on_from_where_start_let_it_begin(make_document: Make) -> None:
+    document = make_document(body=BODY)
+    go(document, phase="sft")
+    (whole,) = go(document, phase="sft", start="v0001")
+    stop_in(document, "sft", 3, phase="sft", start="v0001")
+    (resumed,) = resume(document, phase="sft")
+    assert resumed.parent == "v0001"
+    made = adapters()
+    assert made[resumed.version] == made[whole.version]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"phase": "sft", "start": "v0009"}, "v0009"),
+        ({"phase": "reward", "start": "v0001"}, "not read by the reward phase"),
+        ({"phase": "sft", "start": "v0001", "resume": True}, "--resume goes on from where the run began"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(make_document: Make, options: dict[str, Any], words: str) -> None:
+    document = make_document(body=BODY)
+    with pytest.raises(DlmError, match=words):
+        go(document, **options)
 
 
 def test_an_adapter_keeps_its_shape(make_document: Make) -> None:

@@ -1,0 +1,200 @@
+"""What the study's cells measured: means with intervals, differences to the base, and the answers to PROTOCOL.md's sentences.
+
+A cell is what study.py leaves in results/CELL.json. Of every case the files hold the mean over its answers, so that each mean
+here is over cases, and each interval a bootstrap that draws cases.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from dlm.stats import Estimate, mean, paired_difference
+
+STRICT, PUBLISHED = "spreadsheet:strict", "spreadsheet:published"
+PRIMARY = ("stress", "sampled", STRICT, "data_preservation")
+# "not worse": sampled, strict, adequate budget
+KEPT = (
+    ("tables", "unit_consistency"),
+    ("stress", "unit_consistency"),
+    ("tables", "data_preservation"),
+    ("tables", "row_precision"),
+    ("stress", "row_precision"),
+)
+
+Cell = Mapping[str, Any]
+Key = tuple[str, str, str, str]  # suite, sampling, grader, metric
+
+
+@dataclass(frozen=True)
+class Study:
+    """All cells that are there, by arm and seed; `base` stands alone."""
+
+    base: Cell
+    arms: Mapping[str, Mapping[int, Cell]]
+
+    @classmethod
+    def read(cls, folder: Path) -> Study:
+        """Raises: FileNotFoundError: the base has not been measured."""
+        base = json.loads((folder / "base.json").read_text(encoding="utf-8"))
+        arms: dict[str, dict[int, Cell]] = {}
+        for path in sorted(folder.glob("*-[0-9].json")):
+            arm, _, seed = path.stem.rpartition("-")
+            arms.setdefault(arm, {})[int(seed)] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(base, arms)
+
+    def mean(self, cells: Sequence[Cell], key: Key) -> Estimate:
+        """Over cases, of the cells' mean for each case."""
+        return mean(_per_case(cells, key))
+
+    def gain(self, cells: Sequence[Cell], key: Key) -> Estimate:
+        """By how much cells are above the base, paired over cases; of several cells their mean for each case."""
+        after, before = _per_case(cells, key), _values(self.base, key)
+        return paired_difference(_by_case(after), _by_case(before))
+
+
+def _values(cell: Cell, key: Key) -> list[float]:
+    suite, sampling, grader, metric = key
+    found: list[float] = cell["answers"][sampling]["suites"][suite][grader]["cases"][metric]
+    return found
+
+
+def _per_case(cells: Sequence[Cell], key: Key) -> list[float]:
+    return [fmean(values) for values in zip(*(_values(cell, key) for cell in cells), strict=True)]
+
+
+def _by_case(values: Sequence[float]) -> dict[int, list[float]]:
+    return {number: [value] for number, value in enumerate(values)}
+
+
+def flag_share(cell: Cell, suite: str, sampling: str, grader: str, flag: str) -> float:
+    """Share of a cell's answers with a flag."""
+    share: float = cell["answers"][sampling]["suites"][suite][grader]["flags"].get(flag, 0.0)
+    return share
+
+
+def training_seconds(cell: Cell) -> float:
+    """CPU seconds of a cell's trainings, start-up and held-out measurements with them."""
+    return sum(training["cpu_seconds"] for training in cell["trainings"])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """To one sentence of "What counts as yes": yes, no, could not be told, or not run; and the figures it rests on."""
+
+    sentence: str
+    word: str
+    figures: str
+
+
+def answers(study: Study) -> list[Answer]:
+    """The six sentences, in the protocol's order."""
+    works = {arm: _works(study, arm) for arm in ("rft", "sft-stress", "dpo")}
+    return [
+        works["rft"],
+        works["sft-stress"],
+        works["dpo"],
+        _conclusion({arm: answer.word for arm, answer in works.items()}),
+        _budget(study),
+        _textbook(study),
+        _blind(study),
+    ]
+
+
+def _works(study: Study, arm: str) -> Answer:
+    sentence = {"rft": "RFT works here", "sft-stress": "SFT works here", "dpo": "DPO works here"}[arm]
+    by_seed = study.arms.get(arm, {})
+    if len(by_seed) < 3:
+        return Answer(sentence, "not run", f"{len(by_seed)} of 3 seeds")
+    cells = list(by_seed.values())
+    base, after = study.mean([study.base], PRIMARY), study.mean(cells, PRIMARY)
+    error, left = 1 - base.value, 1 - after.value
+    gains = [study.gain([cell], PRIMARY) for cell in cells]
+    surely = sum(gain.low > 0 for gain in gains)
+    worse = [
+        f"{metric} on {suite} ({gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}])"
+        for suite, metric in KEPT
+        for gain in [study.gain(cells, (suite, "sampled", STRICT, metric))]
+        if gain.high < 0
+    ]
+    pooled = study.gain(cells, PRIMARY)
+    figures = (
+        f"error {error:.4f} → {left:.4f} ({1 - left / error:+.0%} removed; paired gain, seeds pooled, "
+        f"{pooled.value:+.4f} [{pooled.low:+.4f}, {pooled.high:+.4f}]); interval above 0 in {surely} of 3 seeds; "
+        f"worse: {', '.join(worse) or 'nothing'}"
+    )
+    if arm == "rft":
+        longest = max(sum(training["run"]["elapsed_s"] for training in cell["trainings"]) for cell in cells)
+        figures += f"; the longest of its runs took {longest / 60:.0f} minutes of one core"
+        if longest > 3600:
+            worse.append("time")
+    if left <= error / 2 and surely >= 2 and not worse:
+        return Answer(sentence, "yes", figures)
+    wide = base.high - base.low > error / 2 and pooled.high >= 0 and not worse
+    return Answer(sentence, "could not be told" if wide else "no", figures)
+
+
+def _conclusion(words: Mapping[str, str]) -> Answer:
+    sentence = "The study's conclusion holds here: SFT and DPO cannot reach it, RL can"
+    others = [words["sft-stress"], words["dpo"]]
+    figures = f"RFT {words['rft']}, SFT {others[0]}, DPO {others[1]}"
+    if "not run" in words.values():
+        return Answer(sentence, "not run", figures)
+    if words["rft"] == "yes":
+        if "yes" in others:
+            return Answer(sentence, "no", figures)
+        return Answer(sentence, "yes" if others == ["no", "no"] else "could not be told", figures)
+    return Answer(sentence, "no" if "yes" in others else "could not be told", figures)
+
+
+def _budget(study: Study) -> Answer:
+    ceiling = study.base["gold"]["ceilings"]["stress-starving-published"]["means"]["data_preservation"]
+    seen = {
+        f"{name}, {sampling}": study.mean(
+            [cell], ("stress-starving", sampling, PUBLISHED, "data_preservation")
+        ).value
+        for name, cell in _named(study)
+        for sampling in ("greedy", "sampled")
+    }
+    name, highest = max(seen.items(), key=lambda pair: pair[1])
+    holds = abs(ceiling - 0.3) < 1e-9 and highest <= ceiling + 1e-9
+    figures = f"ceiling {ceiling:.3f}; the highest of all arms {highest:.3f} ({name})"
+    return Answer("The .25 was the budget", "yes" if holds else "no", figures)
+
+
+def _named(study: Study) -> list[tuple[str, Cell]]:
+    return [("base", study.base)] + [
+        (f"{arm}-{seed}", cell) for arm, seeds in study.arms.items() for seed, cell in seeds.items()
+    ]
+
+
+def _textbook(study: Study) -> Answer:
+    sentence = "DPO's textbook curve proves nothing"
+    cells = study.arms.get("dpo", {})
+    if len(cells) < 3:
+        return Answer(sentence, "not run", f"{len(cells)} of 3 seeds")
+    ends = []
+    for cell in cells.values():
+        values = [v for v in cell["trainings"][-1]["curves"]["rewards/accuracies"][1] if v is not None]
+        ends.append(fmean(values[-max(1, len(values) // 10) :]))
+    figures = "training accuracy over the last tenth of the steps " + ", ".join(f"{end:.3f}" for end in ends)
+    return Answer(sentence, "yes" if min(ends) > 0.95 else "no", figures)
+
+
+def _blind(study: Study) -> Answer:
+    sentence = "A preservation that is blind to surplus rows makes RL over-produce"
+    cells = list(study.arms.get("rft-published", {}).values())
+    if not cells:
+        return Answer(sentence, "not run", "")
+    key = ("stress", "sampled", STRICT, "row_precision")
+    gain = study.gain(cells, key)
+    before, after = study.mean([study.base], key), study.mean(cells, key)
+    figures = (
+        f"row_precision on stress {before.value:.4f} → {after.value:.4f} "
+        f"({gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}])"
+    )
+    return Answer(sentence, "yes" if gain.high < 0 else "no", figures)
