@@ -274,7 +274,13 @@ def test_a_summary_by_hand():
     assert (
         found.value("score") == found.value("composite") == pytest.approx(1.5 / 5)
     )  # without the one the grader failed on
-    assert found.counts == {"truncated": 0.5, "x": 0.5, "sample_parse": 1.0, "grader": 0.5}
+    assert found.counts == {
+        "truncated": 0.5,
+        "x": 0.5,
+        "sample_parse": 1.0,
+        "grader": 0.5,
+        "prompt_too_long": 0.0,
+    }
     assert found.means["pass_rate"].value == pytest.approx(1 / 5)
     with pytest.raises(ValueError, match="no answers"):
         summarise([])

@@ -7,8 +7,15 @@ from dlm.evaluation.ceiling import Ceiling, adequate_budget, gold_ceiling
 from dlm.evaluation.conditions import Condition, default_conditions, parse_condition
 from dlm.evaluation.gate import ConditionResult, Evidence, GateResult, SuiteEvidence, judge, out_of_reach
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
+from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names
 from dlm.evaluation.summary import Summary, plain_means, summarise
+from dlm.evaluation.teacher_forcing import (
+    ReferenceScore,
+    TeacherForced,
+    force_references,
+    summarise_references,
+)
 
 __all__ = [
     "PROBES",
@@ -19,12 +26,17 @@ __all__ = [
     "GateResult",
     "ProbeAnswer",
     "Question",
+    "ReferenceScore",
     "Suite",
     "SuiteEvidence",
     "Summary",
+    "TeacherForced",
     "adequate_budget",
     "answer_all",
+    "case_not_asked",
+    "case_result",
     "default_conditions",
+    "force_references",
     "gold_ceiling",
     "judge",
     "out_of_reach",
@@ -33,4 +45,5 @@ __all__ = [
     "read_suite",
     "suite_names",
     "summarise",
+    "summarise_references",
 ]

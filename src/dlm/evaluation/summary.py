@@ -8,8 +8,9 @@ Every metric has one name, which the gate's conditions use too:
     tokens                  mean length of an answer
     <flag>                  how many answers carry a flag, for one answer a case: rh_like, truncated, csv_not_parseable
     sample_parse, grader    how many answers had this error, for one answer a case
+    prompt_too_long         how many cases could not be asked: the base has no room for an answer
 
-Answers that the grader failed on are in no mean; they are counted under `grader`.
+Answers that the grader failed on and cases that could not be asked are in no mean; they are counted apart.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from dlm.stats import Estimate, cluster_mean
-from dlm.store import EvalResult
+from dlm.store import TOO_LONG, EvalResult
 
 __all__ = ["ALIASES", "COUNTED", "Summary", "plain_means", "summarise"]
 
-COUNTED: Final = ("sample_parse", "grader")
+COUNTED: Final = ("sample_parse", "grader", TOO_LONG)
 ALIASES: Final = {"composite": "score", "rh": "rh_like", "rh_count": "rh_like"}
 
 
@@ -67,20 +68,8 @@ def summarise(results: Sequence[EvalResult], flags: Sequence[str] = ()) -> Summa
     """
     if not results:
         raise ValueError("there are no answers to summarise")
-    scored = [result for result in results if result.scored]
-    names = list(dict.fromkeys(name for result in scored for name in result.dimensions))
-    columns = {
-        "score": [(result.case_key, result.score) for result in scored],
-        **{
-            name: [
-                (result.case_key, result.dimensions[name]) for result in scored if name in result.dimensions
-            ]
-            for name in names
-        },
-        "pass_rate": [(result.case_key, float(result.passed)) for result in scored],
-        "tokens": [(result.case_key, float(result.n_tokens)) for result in results],
-    }
-    per_case = {name: _by_case(values) for name, values in columns.items() if values}
+    columns = _columns(results)
+    per_case = {name: _by_case(values) for name, values in columns.items()}
     repeats = max(result.repeat for result in results) + 1
     seen = dict.fromkeys((*flags, *(flag for result in results for flag in result.flags)))
     counts = {flag: sum(flag in result.flags for result in results) / repeats for flag in seen}
@@ -114,7 +103,7 @@ def _columns(results: Sequence[EvalResult]) -> dict[str, list[tuple[str, float]]
             for name in names
         },
         "pass_rate": [(result.case_key, float(result.passed)) for result in scored],
-        "tokens": [(result.case_key, float(result.n_tokens)) for result in results],
+        "tokens": [(result.case_key, float(result.n_tokens)) for result in results if result.answered],
     }
     return {name: values for name, values in columns.items() if values}
 
