@@ -82,6 +82,8 @@ class Grade:
         flags: what was seen, such as `csv_not_parseable`, `truncated`; sorted, each once.
         passed: the score reached the grader's threshold, and nothing was seen that the grader never lets pass; never
             with an error.
+        barred: something was seen that the grader never lets pass, whatever the score.
+        capped: a hard-fail cap holds the score down; a whole that this grade is a part of scores no more.
         error: see the module.
         message: why, in words; "" when there is nothing to say.
 
@@ -93,6 +95,8 @@ class Grade:
     dimensions: Mapping[str, float]
     flags: tuple[str, ...] = ()
     passed: bool = False
+    barred: bool = False
+    capped: bool = False
     error: GradeError | None = None
     message: str = ""
 
@@ -148,6 +152,7 @@ def graded(
     flags: Sequence[str] = (),
     error: Literal["sample_parse"] | None = None,
     never_passes: bool = False,
+    capped: bool = False,
     message: str = "",
 ) -> Grade:
     """The grade of an answer that was read: adds the flags every grader sets, and whether it passed."""
@@ -158,7 +163,16 @@ def graded(
         own.add(UNRESPONSIVE)
     score = 0.0 if error else min(1.0, max(0.0, score))
     passed = error is None and not never_passes and score >= threshold
-    return Grade(score, dict(dimensions), tuple(sorted(own)), passed, error, message)
+    return Grade(
+        score,
+        dict(dimensions),
+        tuple(sorted(own)),
+        passed,
+        never_passes,
+        capped,
+        error=error,
+        message=message,
+    )
 
 
 def not_graded(item: GradeItem, message: str) -> Grade:
