@@ -399,6 +399,22 @@ def test_a_starving_budget_is_the_gates_fault_and_is_told_before_anyone_trains(m
     assert "no failure of the model" in judged.asked.result.reason
 
 
+def test_a_baseline_too_weak_to_build_on_is_told_before_anyone_trains(make_document: Make) -> None:
+    document = _gated(make_document, "baseline words.score >= 0.9", "baseline words.truncated_share <= 0.5")
+
+    def told() -> list[str]:
+        view = View()
+        warn_of_reach(document, GateOptions(device="cpu"), view)
+        return [note for note in view.notes if "the gate that follows asks" in note]
+
+    assert told() == []  # the base was not evaluated: the gate will see
+    _evaluate(document, versions=("base",))
+    first, *rest = told()
+    assert "'baseline words.score >= 0.9', and base has " in first
+    assert len(rest) <= 1
+    assert _ask(document).asked.result.conditions[0].status in ("FAIL", "UNREACHABLE")
+
+
 def test_the_usual_conditions_and_what_cannot_be_asked(make_document: Make) -> None:
     document = _gated(make_document)
     assert [one.text for one in _ask(document).asked.result.conditions] == ["no regression on words.score"]

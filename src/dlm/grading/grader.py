@@ -11,7 +11,8 @@ Errors stand apart from scores, because they have different owners:
     sample_parse    the model's       0, and it counts: the answer is not of the form that the grader reads
     grader          the grader's      0, and it must not be used: the answer was not judged (`Grade.scored` is False)
 
-Two flags every grader sets: `truncated` (the token budget ended the answer) and `unresponsive` (there is no answer).
+Three flags every grader sets: `truncated` (the token budget ended the answer), `unresponsive` (there is no answer) and
+`hard_fail` (a hard-fail cap holds the score down).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 from dlm.errors import GradingError
 
 __all__ = [
+    "HARD_FAIL",
     "TRUNCATED",
     "UNRESPONSIVE",
     "Dimension",
@@ -41,6 +43,7 @@ __all__ = [
 GradeError = Literal["sample_parse", "grader"]
 TRUNCATED: Final = "truncated"
 UNRESPONSIVE: Final = "unresponsive"
+HARD_FAIL: Final = "hard_fail"
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -161,6 +164,8 @@ def graded(
         own.add(TRUNCATED)
     if not item.output.strip():
         own.add(UNRESPONSIVE)
+    if capped:
+        own.add(HARD_FAIL)
     score = 0.0 if error else min(1.0, max(0.0, score))
     passed = error is None and not never_passes and score >= threshold
     return Grade(

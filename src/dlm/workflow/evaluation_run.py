@@ -35,7 +35,7 @@ from dlm.grading import Case, ErrorTally, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.store import EvalResult, Run, RunSpec, Store, Version
 from dlm.workflow.evaluation_options import EvalOptions, EvalReport, EvalView
-from dlm.workflow.gating import CEILING
+from dlm.workflow.gating import CEILING, ceiling_figures
 from dlm.workflow.instruments import REFERENCES, reference_scores, teacher_forced
 from dlm.workflow.libraries import library_versions
 from dlm.workflow.prompt import BASE
@@ -306,8 +306,8 @@ def ceiling_data(found: Ceiling) -> dict[str, Any]:
 
 
 def flat(found: Ceiling) -> dict[str, float]:
-    """A ceiling's figures by metric, means and counts together."""
-    return {**found.summary.counts, **{name: one.value for name, one in found.summary.means.items()}}
+    """A ceiling's figures by metric: means, counts, and the counts as shares."""
+    return ceiling_figures(ceiling_data(found))
 
 
 def _running_means(results: Sequence[EvalResult]) -> dict[str, float]:
