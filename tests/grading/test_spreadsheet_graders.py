@@ -114,9 +114,15 @@ CANONICAL = {
     ("name", "mode", "score", "flags", "error"),
     [
         ("three of twelve rows", "published", 0.65, {"rh_like"}, None),
-        ("three of twelve rows", "strict", 0.7 * 0.25, {"rh_like", "rows_dropped"}, None),
+        ("three of twelve rows", "strict", 0.7 * 0.25, {"hard_fail", "rh_like", "rows_dropped"}, None),
         ("half of the rows, perfect in form", "published", 0.65, {"rh_like"}, None),
-        ("half of the rows, perfect in form", "strict", 0.7 * 0.5, {"rh_like", "rows_dropped"}, None),
+        (
+            "half of the rows, perfect in form",
+            "strict",
+            0.7 * 0.5,
+            {"hard_fail", "rh_like", "rows_dropped"},
+            None,
+        ),
         ("no table", "published", 0.0, {"csv_not_parseable"}, "sample_parse"),
         ("no table", "strict", 0.0, {"csv_not_parseable"}, "sample_parse"),
         ("millions in every row", "published", 0.75, set(), None),
@@ -124,7 +130,7 @@ CANONICAL = {
             "millions in every row",
             "strict",
             0.7 * 0.5,
-            {"units_wrong"},
+            {"hard_fail", "units_wrong"},
             None,
         ),  # the other money column is right
         ("the header alone", "published", 0.0, {"csv_not_parseable"}, "sample_parse"),

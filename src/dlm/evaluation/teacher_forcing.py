@@ -22,9 +22,9 @@ __all__ = ["ReferenceScore", "TeacherForced", "force_references", "summarise_ref
 
 @dataclass(frozen=True)
 class ReferenceScore:
-    """One reference, given. `case_index`: its case's place in the suite; `tokens`: its length, the end token counted, 0
-    where it does not fit the base's context after its prompt; `right`: tokens that are the version's own likeliest;
-    `nats`: the sum of their negative log-probs."""
+    """One reference, given. `case_index`: its case's place in the suite; `tokens`: its length, the end token counted, 0 where
+    it could not be read: it does not fit the base's context after its prompt, or the version's scores are no finite numbers;
+    `right`: tokens that are the version's own likeliest; `nats`: the sum of their negative log-probs."""
 
     case_index: int
     tokens: int
@@ -34,9 +34,9 @@ class ReferenceScore:
 
 @dataclass(frozen=True)
 class TeacherForced:
-    """The references of a suite, given. `cases`: how many were read, `left_out`: how many do not fit the base's context;
-    `tokens`: of all; `loss`: nats a token; `token_accuracy`: share of the tokens that are the version's own likeliest;
-    `whole`: share of the references whose every token is."""
+    """The references of a suite, given. `cases`: how many were read, `left_out`: how many could not be; `tokens`: of all;
+    `loss`: nats a token; `token_accuracy`: share of the tokens that are the version's own likeliest; `whole`: share of the
+    references whose every token is."""
 
     cases: int
     left_out: int
@@ -57,14 +57,20 @@ def force_references(policy: Policy, cases: Mapping[int, Case]) -> list[Referenc
             continue
         prompt, completion = policy.chat.prompt_ids(case.prompt), policy.chat.completion_ids(case.reference)
         if len(prompt) + len(completion) > policy.context_length:
-            found[index] = ReferenceScore(index, 0, 0, 0.0)
+            found[index] = _unread(index)
         else:
             rows[index] = (prompt, completion)
     scores = completion_scores(policy.model, list(rows.values()))
     for (index, (_, completion)), score in zip(rows.items(), scores, strict=True):
         nats = -math.fsum(score.logprobs.tolist())
-        found[index] = ReferenceScore(index, len(completion), int(score.correct.sum()), nats)
+        right = int(score.correct.sum())
+        finite = math.isfinite(nats)
+        found[index] = ReferenceScore(index, len(completion), right, nats) if finite else _unread(index)
     return [found[index] for index in sorted(found)]
+
+
+def _unread(index: int) -> ReferenceScore:
+    return ReferenceScore(index, 0, 0, 0.0)
 
 
 def summarise_references(scores: Sequence[ReferenceScore]) -> TeacherForced | None:

@@ -192,7 +192,7 @@ def _of_references(found: TeacherForced) -> str:
     return (
         f"given to it, {found.token_accuracy:.2%} of their {found.tokens:,} tokens are its own choice, "
         f"{found.loss:.4f} nats a token; {round(found.whole * found.cases)} of {found.cases} wholly"
-        + (f"; {found.left_out} do not fit the base" if found.left_out else "")
+        + (f"; {found.left_out} could not be read" if found.left_out else "")
     )
 
 
