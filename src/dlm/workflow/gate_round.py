@@ -84,10 +84,11 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
         with store:
             baseline, short = baseline_shortfalls(store, document, path)
         for one in short:
+            budget = one.status == "UNREACHABLE"
+            why = "its references do not reach that within the budget" if budget else "too little to build on"
             view.warn(
-                f"the gate that follows asks {one.text!r}, and {baseline} has {one.value:.4f}: whatever is trained will "
-                f"not pass against it ({'a budget that its own references do not fit' if one.status == 'UNREACHABLE' else 'there is too little to build on'}); "
-                "another base, a better version first, or conditions of your own under gate"
+                f"the gate that follows asks {one.text!r}, and {baseline} has {one.value:.4f} ({why}): no version will pass "
+                "against it; start from another base or a better version, or write conditions of your own under gate"
             )
     from dlm.workflow.evaluating import EvalOptions, ceilings, flat
 
