@@ -13,7 +13,8 @@ from typing import Any
 MOMENTS = (
     "block 1 is recorded",
     "block 2 is graded",  # and not recorded
-    "the last block is recorded",  # the run itself is not complete
+    "the last block is recorded",  # no reference is read, and the run is not complete
+    "the second references are read",  # and not recorded
 )
 
 
@@ -44,21 +45,26 @@ class _Doomed:
 
 def _evaluate(home: Path, document: Path, moment: str, block: int) -> None:
     from dlm.store.evaluation import Evaluations
+    from dlm.store.runs import Runs
     from dlm.workflow import evaluating, evaluation_run
+    from dlm.workflow.instruments import REFERENCES
 
     os.environ["DLM_HOME"] = str(home)
     evaluation_run.BLOCK = block
     if moment == "block 2 is graded":
         Evaluations.record = _dying(Evaluations.record, at=2)  # type: ignore[method-assign]
+    if moment == "the second references are read":
+        Runs.event = _dying(Runs.event, at=2, kind=REFERENCES)  # type: ignore[method-assign]
     evaluating.evaluate(document, evaluating.EvalOptions(device="cpu", repeats=2), _Doomed(moment))
 
 
-def _dying(record: Callable[..., None], at: int) -> Any:
+def _dying(record: Callable[..., None], at: int, kind: str = "") -> Any:
+    """A method that kills at its call number `at`; of those with `kind` among their arguments, where it is given."""
     calls = 0
 
     def dying(self: Any, *args: Any) -> None:
         nonlocal calls
-        calls += 1
+        calls += not kind or kind in args
         if calls == at:
             os.kill(os.getpid(), signal.SIGKILL)
         record(self, *args)

@@ -444,6 +444,13 @@ def test_epochs_are_told_for_a_file_that_does_not(dlm: Dlm, results: Path, docum
     told = dlm.json("diagnose", "results.csv", "--epochs", "3")["data"]["runs"][0]
     assert "nobody says how many steps" not in str(told["undecided"])
     assert "about files" in dlm("diagnose", "notes.dlm", "--epochs", "3", expect=2).stderr
+    state = {
+        "log_history": [{"step": step, "loss": 2 - step / 50, "epoch": step / 10} for step in range(1, 31)]
+    }
+    Path("trainer_state.json").write_text(json.dumps(state), encoding="utf-8")
+    [warning] = dlm.json("diagnose", "trainer_state.json", "--epochs", "7")["warnings"]
+    assert warning == "--epochs 7 is not used for trainer_state.json: it tells its epochs itself"
+    assert dlm.json("diagnose", "results.csv", "--epochs", "3")["warnings"] == []
 
 
 def test_bands_out_of_order_are_refused(dlm: Dlm, results: Path) -> None:

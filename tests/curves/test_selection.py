@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlm.curves import Checkpoint, CurveRun, select
+from dlm.curves import Checkpoint, CurveRun, Thresholds, select
 from made_curves import curves, falls, line, noisy
 
 
@@ -166,6 +166,14 @@ def test_no_checkpoint_of_broken_weights(train: list[float], step: int, saved_st
     best = select(curves("sft", train_loss=train, saved_steps=(30, 90))).best
     assert best is not None
     assert (best.step, best.saved_step, best.role) == (step, saved_step, role)
+
+
+def test_what_counts_as_divergence_is_the_thresholds_to_say() -> None:
+    rising = curves("sft", train_loss=falls(40, 2, 1.2) + line(60, 1.4, 13), saved_steps=(30, 90))
+    assert select(rising, Thresholds()) == select(rising)
+    best = select(rising, Thresholds(divergence=50)).best
+    assert best is not None
+    assert (best.step, best.role) == (100, "final")
 
 
 def test_without_a_finite_number_there_is_nothing_to_keep() -> None:

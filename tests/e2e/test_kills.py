@@ -132,7 +132,7 @@ def campaign(cli: Cli, phase: str, kills: int, seed: int) -> None:
     assert "interrupted" in seen  # or no kill came in time, and nothing was tested
 
 
-@pytest.mark.parametrize(("phase", "kills"), [("sft", 2), ("preference", 3), ("rft", 2)])
+@pytest.mark.parametrize(("phase", "kills"), [("sft", 2), ("preference", 3), ("rft", 3)])
 def test_some_kills(cli: Cli, phase: str, kills: int) -> None:
     campaign(cli, phase, kills, seed=1)
 

@@ -13,6 +13,7 @@ from dlm.evaluation import (
     Summary,
     default_conditions,
     judge,
+    judge_baseline,
     out_of_reach,
     parse_condition,
     summarise,
@@ -192,6 +193,8 @@ def test_the_usual_conditions_are_the_published_five_and_more():
     assert found[4] == "long.data_preservation >= 0.85"
     assert found[5:] == [
         "no regression on tables.row_precision",
+        "baseline tables.composite >= 0.30",
+        "baseline tables.hard_fail_share <= 0.40",
         "no regression on probes.score",
         "validation.sft_loss <= base + 0.1",
     ]
@@ -199,9 +202,72 @@ def test_the_usual_conditions_are_the_published_five_and_more():
     assert (
         without[4] == "stress.data_preservation >= 0.85"
     )  # asked for all the same: a missing stress result is missing
+    assert without[5:] == ["baseline tables.composite >= 0.30", "baseline tables.hard_fail_share <= 0.40"]
     assert default_conditions(None, None, ["a"], counts_surplus=False, validation=False) == [
         "no regression on a.score"
     ]
+
+
+def _failing_hard(n: int, of: int = 10, *, repeats: int = 1) -> Summary:
+    """`n` of `of` cases fail hard in every answer: the even ones capped, the odd ones of no form that is read."""
+    return summarise(
+        [
+            result(
+                case,
+                0.2,
+                repeat=repeat,
+                flags=["hard_fail"] if case < n and case % 2 == 0 else [],
+                error="sample_parse" if case < n and case % 2 else None,
+            )
+            for case in range(of)
+            for repeat in range(repeats)
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "repeats", "status"),
+    [(4, 1, "PASS"), (4, 3, "PASS"), (5, 1, "FAIL"), (5, 3, "FAIL"), (0, 1, "PASS")],
+)
+def test_the_share_of_hard_fails_of_the_baseline(n: int, repeats: int, status: str):
+    text = "baseline tables.hard_fail_share <= 0.40"
+    baseline = _failing_hard(n, repeats=repeats)
+    assert baseline.value("hard_fail_share") == n / 10
+    assert baseline.counts["hard_fail"] == n
+    for ceiling in ({}, {"hard_fail_share": 0.0}, {"score": 1.0}):
+        found, _ = ask(text, candidate={}, baseline={"tables": baseline}, ceiling=ceiling)
+        assert (found.status, found.value, found.needed) == (status, n / 10, 0.40)
+
+
+def test_a_baseline_gate_that_the_references_do_not_meet_either_is_out_of_reach():
+    low = {"tables": summary(score=[0.2] * 8)}
+    found, outcome = ask(
+        "baseline tables.composite >= 0.30", candidate={}, baseline=low, ceiling={"score": 0.25}
+    )
+    assert (found.status, outcome.verdict) == ("UNREACHABLE", "unreachable")
+    hard = {"tables": _failing_hard(9)}
+    found, _ = ask(
+        "baseline tables.hard_fail_share <= 0.40",
+        candidate={},
+        baseline=hard,
+        ceiling={"hard_fail_share": 0.5},
+    )
+    assert found.status == "UNREACHABLE"
+    found, _ = ask("baseline tables.composite >= 0.30", candidate={"tables": HALF})
+    assert (found.status, found.detail) == ("MISSING", "not evaluated")
+
+
+def test_what_a_baseline_lacks_is_known_before_there_is_a_candidate():
+    texts = [
+        "baseline tables.composite >= 0.30",
+        "baseline tables.hard_fail_share <= 0.40",
+        "baseline stress.composite >= 0.30",  # not evaluated
+        "tables.composite >= base",  # of the candidate
+    ]
+    conditions = [parse_condition(text, SUITES) for text in texts]
+    evidence = Evidence({"tables": SuiteEvidence(baseline=_failing_hard(3))})
+    found = judge_baseline(conditions, evidence)
+    assert [(one.text, one.status) for one in found] == [(texts[0], "FAIL"), (texts[1], "PASS")]
 
 
 def test_what_is_out_of_reach_is_known_before_anyone_trains():
@@ -252,9 +318,12 @@ def test_the_published_runs(run, composite, preservation, unit, rh, stress, fail
     )
     texts = default_conditions("tables", "stress", [], counts_surplus=False, validation=False)
     outcome = judge([parse_condition(text, SUITES) for text in texts], evidence)
+    of_baseline = [one.status for one in outcome.conditions if one.text.startswith("baseline ")]
+    assert of_baseline == ["PASS", "PASS"]
     statuses = {
         one.metric.partition(".")[2] if one.metric.startswith("tables.") else one.metric: one.status
         for one in outcome.conditions
+        if not one.text.startswith("baseline ")
     }
     assert [name for name, status in statuses.items() if status == "FAIL"] == failed, statuses
     # what the study called a failure of the model: at 512 tokens ten of forty references fit
@@ -274,7 +343,14 @@ def test_a_summary_by_hand():
     assert (
         found.value("score") == found.value("composite") == pytest.approx(1.5 / 5)
     )  # without the one the grader failed on
-    assert found.counts == {"truncated": 0.5, "x": 0.5, "sample_parse": 1.0, "grader": 0.5}
+    assert found.counts == {
+        "truncated": 0.5,
+        "x": 0.5,
+        "hard_fail": 1.0,
+        "sample_parse": 1.0,
+        "grader": 0.5,
+        "prompt_too_long": 0.0,
+    }
     assert found.means["pass_rate"].value == pytest.approx(1 / 5)
     with pytest.raises(ValueError, match="no answers"):
         summarise([])

@@ -9,6 +9,7 @@ import pytest
 
 from dlm.evaluation.instrument import SuiteSigns, advise, dropped_rows
 from dlm.evaluation.summary import summarise
+from dlm.evaluation.teacher_forcing import ReferenceScore, TeacherForced, summarise_references
 from dlm.store import EvalResult
 
 
@@ -26,6 +27,10 @@ def _signs(values: Sequence[Sequence[float]], *, dimension: str = "data_preserva
     return SuiteSigns("tables", summarise(results), results, {dimension: ceiling}, **more)
 
 
+def _given(token_accuracy: float, whole: float = 0.9) -> TeacherForced:
+    return TeacherForced(8, 0, 800, 0.01, token_accuracy, whole)
+
+
 @pytest.mark.parametrize(
     ("signs", "decided", "instrument", "said"),
     [
@@ -37,8 +42,24 @@ def _signs(values: Sequence[Sequence[float]], *, dimension: str = "data_preserva
         (_signs([[0.2, 1.0]] * 8, positions=[0.9, 0.8, 0.95, 0.1]), "generation", "rft", "75% of the dropped rows"),
         (_signs([[0.2, 1.0]] * 8, positions=[0.1, 0.5, 0.9, 0.2]), "sequence", "preference", "25% of the dropped rows"),
         (_signs([[0.2, 1.0]] * 8, flags=["truncated"]), "generation", "rft", "do not end"),
-        (_signs([[0.2, 0.3]] * 8, gold_token_accuracy=0.995), "generation", "rft", "99.5%"),
-        (_signs([[0.2, 0.3]] * 8, gold_token_accuracy=0.90), "tokens", "sft", "90.0%"),
+        # the references are known, and more is lost than the tokens that are not the version's own could explain
+        (_signs([[0.2, 0.3]] * 8, references=_given(0.995)), "generation", "rft", "99.50% of their 800 tokens"),
+        (_signs([[0.25]] * 8, references=_given(0.99)), "generation", "rft", "it strays as it writes"),
+        (_signs([[0.25]] * 8, references=_given(0.995, whole=0.26)), "generation", "rft", "in 26% of them all"),
+        (_signs([[0.2, 1.0]] * 8, references=_given(0.995)), "generation", "rft", "it strays as it writes"),
+        # near misses
+        (_signs([[0.2, 0.3]] * 8, references=_given(0.989)), "tokens", "sft", "hardly ever sampled"),
+        (_signs([[0.2, 0.3]] * 8, references=_given(0.995, whole=0.24)), "tokens", "sft", "hardly ever sampled"),
+        (_signs([[0.25]] * 8, references=_given(0.989)), "tokens", "sft", "one greedy answer"),
+        (_signs([[0.2, 1.0]] * 8, references=_given(0.989)), "sequence", "preference", "98.90%"),
+        (_signs([[0.8]] * 8, dimension="format_validity", flags=["text_around_table"], references=_given(0.999)),
+         "tokens", "sft", "habit of form"),
+        (_signs([[0.25]] * 8, ceiling=0.25, gold_truncated=0.75, references=_given(0.999)), "nowhere", None, "cuts 75%"),
+        # the references are not what it would say
+        (_signs([[0.25]] * 8, references=_given(0.899)), "tokens", "sft", "they have to be shown"),
+        (_signs([[0.2, 0.3]] * 8, references=_given(0.2)), "tokens", "sft", "they have to be shown"),
+        (_signs([[0.25]] * 8, references=_given(0.90)), "tokens", "sft", "one greedy answer"),
+        (_signs([[0.2, 1.0]] * 8, references=_given(0.2)), "sequence", "preference", "20.00%"),  # it has words of its own
         (_signs([[0.8]] * 8, dimension="format_validity", flags=["text_around_table"]), "tokens", "sft", "habit of form"),
         (_signs([[0.5]] * 8), "tokens", "sft", "one greedy answer"),
     ],
@@ -62,3 +83,17 @@ def test_where_dropped_rows_stood() -> None:
     assert dropped_rows(rows, "h\na,1\n c,3 \nd,4") == [0.25, 1.0]
     assert dropped_rows(rows, "\n".join(rows)) == []
     assert dropped_rows(["a"], "") == [0.0]
+
+
+def test_foreign_references_are_advice_to_train_and_not_to_ask_again() -> None:
+    [known] = advise(_signs([[0.25]] * 8, references=_given(0.5)))
+    assert known.next_step == "dlm train DOCUMENT --phase sft"
+    [unknown] = advise(_signs([[0.25]] * 8))
+    assert "--repeats 8" in unknown.next_step
+
+
+def test_figures_of_references() -> None:
+    scores = [ReferenceScore(0, 10, 10, 1.0), ReferenceScore(1, 30, 20, 7.0), ReferenceScore(2, 0, 0, 0.0)]
+    assert summarise_references(scores) == TeacherForced(2, 1, 40, 0.2, 0.75, 0.5)
+    assert summarise_references(scores[2:]) is None
+    assert summarise_references([]) is None

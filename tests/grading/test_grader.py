@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -149,6 +150,34 @@ def test_combined_by_hand(tmp_path):
     assert set(wrong.dimensions) == {dimension.name for dimension in grader.dimensions}
     assert (bad.error, bad.message) == ("grader", "python:half.py: AssertionError")
     assert weighted(right.dimensions, grader.dimensions) == pytest.approx(right.score)
+
+
+GOLD = "name,amount\n" + "\n".join(f"n{at},{at}0" for at in range(10))
+LINES = GOLD.split("\n")
+
+
+@pytest.mark.parametrize(
+    ("output", "score", "passed", "capped", "error"),
+    [
+        (GOLD, 1.0, True, False, None),
+        # strict: .45·.9 + .55 = .955, which does not pass there: nothing passes that dropped a row
+        ("\n".join(LINES[:-1]), (0.955 + 3) / 4, False, False, None),
+        ("\n".join(LINES[:6]), 0.7 * 0.5, False, True, None),  # capped at .35; the mean would be .84
+        ("no table at all", 0.0, False, False, "sample_parse"),  # the mean would be .75
+    ],
+)
+def test_a_hard_fail_of_a_part_is_one_of_the_whole(output, score, passed, capped, error):
+    grader = make_grader("1*spreadsheet + 3*length:1-99 words", folder=Path(), pass_threshold=0.3)
+    [grade] = grader.grade([GradeItem("p", output, GOLD)])
+    assert grade.score == pytest.approx(score)
+    assert (grade.passed, grade.capped, grade.error) == (passed, capped, error)
+    assert grade.dimensions["length:1-99 words"] == 1.0
+
+
+def test_parts_without_hard_fails_pass_by_the_score_alone():
+    grader = make_grader("1*string_check:eq + 3*length:1-99 words", folder=Path(), pass_threshold=0.7)
+    [grade] = grader.grade([GradeItem("p", "something else", "this")])
+    assert (grade.score, grade.passed, grade.capped) == (0.75, True, False)
 
 
 def test_a_threshold_of_ones_own():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig, MptConfig
 
 from dlm.errors import UsageError
 from dlm.model import can_run_headless
-from dlm.training.layout import Layout
+from dlm.training import layout_choice
+from dlm.training.layout import LAYOUT_NAMES, Layout
 from dlm.training.layout_choice import choose_layout
 from small_models import VOCABULARY, adapted, config_of, grown
 
@@ -31,7 +35,6 @@ def test_a_prompt_that_two_answers_share_is_encoded_once() -> None:
     choice = choose_layout(model, PAIRS, 0, "cpu")
     assert choice.value.name in ("shared", "packed_shared")
     assert "fewer positions than plain" in choice.reason
-    assert "ms" in choice.reason
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -39,6 +42,89 @@ def test_rows_of_one_answer_are_packed_where_padding_costs() -> None:
     model = adapted(config_of("llama"))
     uneven = [grown(1, 2, 2), grown(2, 2, 2), grown(3, 50, 50)]
     assert choose_layout(model, uneven, 0, "cpu").value.name in ("packed", "packed_shared")
+
+
+class _Passes:
+    """Counts the tokens of every pass, and says how long one took: by layout, for a warm-up and for what is timed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: Mapping[str, tuple[float, float]]) -> None:
+        self.timed: list[tuple[str, int]] = []
+        self.read: list[int] = []
+        self._begun = False
+        self._seconds = seconds
+        monkeypatch.setattr(layout_choice, "_pass_seconds", self._pass)
+        scores = Layout.scores
+
+        def counted(layout: Layout, model: Any, rows: Sequence[Any], **more: Any) -> Any:
+            self.read.append(_tokens(rows))
+            return scores(layout, model, rows, **more)
+
+        monkeypatch.setattr(Layout, "scores", counted)
+
+    def _pass(self, model: object, layout: Layout, rows: Sequence[Any]) -> float:
+        if not self._begun:  # the first pass of all is not counted
+            self._begun = True
+            return 9.0
+        before = [name for name, _ in self.timed].count(layout.name)
+        self.timed.append((layout.name, _tokens(rows)))
+        return self._seconds[layout.name][before]
+
+
+def _tokens(rows: Sequence[Any]) -> int:
+    return sum(len(row.prompt) + sum(map(len, row.branches)) for row in rows)
+
+
+LONG = [grown(seed, 500, 700, 700, 700, 700) for seed in range(4)]  # two of them: 6,600 tokens
+
+
+@pytest.mark.parametrize(
+    ("planned", "least", "most"),
+    [(None, 2000, 2100), (1000, 2000, 2100), (40, 600, 700), (1, 250, 270)],
+)
+def test_long_rows_are_cut_and_a_short_run_is_tried_less(
+    monkeypatch: pytest.MonkeyPatch, planned: int | None, least: int, most: int
+) -> None:
+    passes = _Passes(monkeypatch, dict.fromkeys(LAYOUT_NAMES, (1.0, 1.0)))
+    model = adapted(config_of("llama"))
+    choice = choose_layout(model, LONG, 0, "cpu", planned_rows=planned)
+    assert {name for name, _ in passes.timed} == {"shared", "packed_shared"}
+    assert max(passes.read) <= 530  # what is compared with the plain layout
+    assert least <= max(size for _, size in passes.timed) <= most
+    if planned and planned > 1:
+        assert sum(size for _, size in passes.timed) <= 0.02 * planned * 3300 + 3 * 270
+    assert "tokens of two rows" in choice.reason
+
+
+@pytest.mark.parametrize(
+    ("shared", "packed_shared", "chosen", "timed"),
+    [
+        ((2.0, 5.0), (1.5, 4.0), "packed_shared", 2),
+        ((2.9, 3.0), (1.5, 4.0), "shared", 2),  # the warm-up is near, and what is timed decides
+        ((3.1, 1.0), (1.5, 4.0), "packed_shared", 1),  # clearly slower in the warm-up: not timed
+    ],
+)
+def test_a_layout_that_is_clearly_slower_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+    shared: tuple[float, float],
+    packed_shared: tuple[float, float],
+    chosen: str,
+    timed: int,
+) -> None:
+    passes = _Passes(monkeypatch, {"shared": shared, "packed_shared": packed_shared})
+    model = adapted(config_of("llama"))
+    choice = choose_layout(model, LONG, 0, "cpu")
+    assert choice.value.name == chosen
+    assert sum(size > 2000 for _, size in passes.timed) == timed
+    assert ("clearly slower" in choice.reason) == (timed == 1)
+
+
+def test_rows_of_one_answer_share_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = _Passes(monkeypatch, {"plain": (1.0, 1.0), "packed": (2.0, 0.5)})
+    alike = [grown(seed, 6, 9) for seed in range(4)]
+    choice = choose_layout(adapted(config_of("llama")), alike, 0, "cpu")
+    assert {name for name, _ in passes.timed} == {"plain", "packed"}
+    assert choice.value.name == "packed"  # of two passes over the same rows the shorter one counts
+    assert choose_layout(adapted(config_of("llama")), alike, 0, "cpu", wanted="shared").value.name == "shared"
 
 
 def test_a_layout_can_be_named() -> None:

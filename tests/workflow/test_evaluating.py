@@ -8,17 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from dlm.cli.main import app
 from dlm.document import load
-from dlm.errors import ConsentError, GateError, GradingError, UsageError
+from dlm.errors import ConsentError, ContextLengthError, GateError, GradingError, UsageError
+from dlm.evaluation import ReferenceScore
 from dlm.store import EvalResult, Home, Store
 from dlm.workflow import evaluation_run
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
-from dlm.workflow.instruments import advise_on_evaluations
+from dlm.workflow.instruments import REFERENCES, advise_on_evaluations, reference_scores
+from dlm.workflow.prompt import open_policy
 from dlm.workflow.train import TrainOptions, train
 from killed_evaluation import MOMENTS, evaluate_and_die
 
@@ -70,6 +73,12 @@ def _results(document: Path, run: int) -> tuple[EvalResult, ...]:
         return store.evaluations.results(run)
 
 
+def _references(document: Path, run: int) -> list[ReferenceScore]:
+    with _opened(document) as store:
+        assert len(store.runs.events(run, REFERENCES)) <= 2
+        return reference_scores(store, run)
+
+
 def _evaluate(document: Path, view: View | None = None, **options: Any) -> list[EvalReport]:
     return evaluate(document, EvalOptions(device="cpu", **options), view or View())
 
@@ -114,6 +123,7 @@ def test_killed_and_run_again_no_case_is_lost_or_graded_twice(
     assert evaluate_and_die(tmp_path / "other", document, moment, 6) == -9
     kept = _results(document, 1)
     assert len(kept) == {"b": 6, "t": 16}[moment[0]]
+    assert len(_references(document, 1)) == (6 if "references" in moment else 0)
     view = View()
     [report] = _evaluate(document, view, repeats=2)
     assert report.run_id == 1
@@ -121,6 +131,75 @@ def test_killed_and_run_again_no_case_is_lost_or_graded_twice(
     assert [done for *_, done, _ in view.blocks] == ([12, 16] if len(kept) == 6 else [])
     assert _results(document, 1) == expected
     assert report.summary == whole.summary
+    assert report.references == whole.references
+    assert len(_references(document, 1)) == 8
+
+
+def test_references_are_read_as_the_models_own_logits_say(document: Path) -> None:
+    _write_cases(
+        document, [*CASES[:3], {"prompt": "No reference."}, {"prompt": "Why?", "reference": "because " * 400}]
+    )
+    [report] = _evaluate(document, max_new_tokens=3, allowed_errors=0.5)
+    policy, _ = open_policy(document, "base")
+    losses, right, whole = [], [], 0
+    for case in CASES[:3]:
+        prompt, answer = policy.chat.prompt_ids(case["prompt"]), policy.chat.completion_ids(case["reference"])
+        with torch.no_grad():
+            logits = policy.model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].double()
+        losses += (-logits.log_softmax(-1)[range(len(answer)), answer]).tolist()
+        own = (logits.argmax(-1) == torch.tensor(answer)).tolist()
+        right += own
+        whole += all(own)
+    assert report.references is not None
+    found = report.references
+    assert (found.cases, found.left_out, found.tokens) == (3, 1, len(losses))
+    assert found.loss == pytest.approx(sum(losses) / len(losses), abs=1e-5)
+    assert (found.token_accuracy, found.whole) == (sum(right) / len(right), whole / 3)
+
+
+def test_a_run_that_read_no_references_can_be_read_and_does_it_later(
+    document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation_run.SuiteRun, "_force_references", lambda self, run: None)
+        [before] = _evaluate(document)
+    assert before.references is None
+    with _opened(document) as store:
+        [advice] = advise_on_evaluations(store, load(document), document, None)
+    assert not any("given the references" in text for text in advice.evidence)
+    [after] = _evaluate(document)
+    assert (after.run_id, after.repeated, after.summary) == (1, True, before.summary)
+    assert after.references is not None
+    with _opened(document) as store:
+        [advice] = advise_on_evaluations(store, load(document), document, None)
+    assert any("given the references" in text for text in advice.evidence)
+
+
+def test_a_prompt_that_is_too_long_costs_its_case_alone(document: Path) -> None:
+    long = {"prompt": "Why? " * 400, "reference": "Because."}
+    _write_cases(document, [long, *CASES])
+    with pytest.raises(ContextLengthError, match="1 of 9 prompts are too long") as fault:
+        _evaluate(document, allowed_errors=0.1)
+    assert str(fault.value.where).endswith("cases.jsonl:1")
+    view = View()
+    [report] = _evaluate(document, view, allowed_errors=0.2, repeats=2)
+    assert report.run_id == 1  # the first try began none
+    assert [note for note in view.notes if "1 of 9 prompts are too long" in note]
+    assert report.summary.counts["prompt_too_long"] == 1
+    assert {report.summary.means[name].n for name in ("score", "pass_rate", "tokens")} == {8}
+    first, second, *rest = _results(document, 1)
+    assert {(one.case_index, one.error, one.output, one.n_tokens) for one in (first, second)} == {
+        (0, "prompt_too_long", "", 0)
+    }
+    assert "is too long for" in first.message
+    assert all(one.error is None for one in rest)
+    assert report.references is not None
+    assert (report.references.cases, report.references.left_out) == (8, 1)
+    [again] = _evaluate(document, allowed_errors=0.2, repeats=2)
+    assert (again.repeated, again.summary) == (True, report.summary)
+    _write_cases(document, [long])
+    [nothing] = _evaluate(document, allowed_errors=1)
+    assert dict(nothing.summary.means) == {}
 
 
 def test_the_ceiling_is_told_before_and_kept_with_the_run(document: Path) -> None:
@@ -318,6 +397,22 @@ def test_a_starving_budget_is_the_gates_fault_and_is_told_before_anyone_trains(m
     assert judged.asked.result.verdict == "unreachable"
     assert [one.status for one in judged.asked.result.conditions] == ["UNREACHABLE", "PASS"]
     assert "no failure of the model" in judged.asked.result.reason
+
+
+def test_a_baseline_too_weak_to_build_on_is_told_before_anyone_trains(make_document: Make) -> None:
+    document = _gated(make_document, "baseline words.score >= 0.9", "baseline words.truncated_share <= 0.5")
+
+    def told() -> list[str]:
+        view = View()
+        warn_of_reach(document, GateOptions(device="cpu"), view)
+        return [note for note in view.notes if "the gate that follows asks" in note]
+
+    assert told() == []  # the base was not evaluated: the gate will see
+    _evaluate(document, versions=("base",))
+    first, *rest = told()
+    assert "'baseline words.score >= 0.9', and base has " in first
+    assert len(rest) <= 1
+    assert _ask(document).asked.result.conditions[0].status in ("FAIL", "UNREACHABLE")
 
 
 def test_the_usual_conditions_and_what_cannot_be_asked(make_document: Make) -> None:

@@ -101,7 +101,7 @@ def _option(option: click.Option) -> str:
 
 
 def _knobs() -> str:
-    """The recipe as a table; `recipe.py` is the only place that describes a knob."""
+    """The recipe as a table; `recipe/` is the only place that describes a knob."""
     lines = [
         "### Knobs of --set and of `training:` in the header",
         "",

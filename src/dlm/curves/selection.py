@@ -75,21 +75,21 @@ class Selection:
         return self.candidates[0] if self.candidates else None
 
 
-def select(run: CurveRun) -> Selection:
-    """Choose checkpoints by the kind of run; pure and deterministic.
+def select(run: CurveRun, thresholds: Thresholds | None = None) -> Selection:
+    """Choose checkpoints by the kind of run; pure and deterministic. `thresholds`: the rules', for what counts as divergence.
 
     SFT and unknown: the lowest validation loss, ties to the earlier. Preference and reward: held-out accuracy, of equal
     ones (within its 95 % interval) the larger held-out margin, then the smaller change of length, then the earlier.
     RFT: never one number, but the peak of the validation reward (of equal ones the shorter answers), the end and the
     middle, to be tried on the task itself.
     """
-    view = View(run)
+    view, limits = View(run), thresholds or Thresholds()
     if run.kind == "rft":
-        return _by_reward(view)
+        return _by_reward(view, limits)
     held_out = view.curve("held_out_accuracy")
     if run.kind in ("preference", "reward") and held_out is not None:
         return _by_pairs(view, held_out)
-    return _by_loss(view)
+    return _by_loss(view, limits)
 
 
 def _candidate(view: View, step: int, role: Role, reason: str) -> Candidate:
@@ -108,14 +108,14 @@ def _candidate(view: View, step: int, role: Role, reason: str) -> Candidate:
     return Candidate(step, saved, role, reason, values, found)
 
 
-def _last(view: View, lacking: str) -> Selection:
+def _last(view: View, limits: Thresholds, lacking: str) -> Selection:
     """The end of a run that nothing tells apart; of one that broke, what comes before that."""
     if not view.run.last_step:
         return Selection((), "there is not one step")
     train, sound = view.curve("train_loss"), last_sound_step(view)
     if sound is None:
         return Selection((), _NEVER)
-    least = None if train is None or view.run.kind == "rft" else divergence(train, Thresholds())
+    least = None if train is None or view.run.kind == "rft" else divergence(train, limits)
     if train is not None and least is not None:
         value = float(smoothed(train, target=0.05, noise=train.noise)[least])
         step = int(train.steps[least])
@@ -130,10 +130,10 @@ def _last(view: View, lacking: str) -> Selection:
     return Selection((_candidate(view, view.run.last_step, "final", reason),), reason)
 
 
-def _by_loss(view: View) -> Selection:
+def _by_loss(view: View, limits: Thresholds) -> Selection:
     valid = view.curve("valid_loss")
     if valid is None:
-        return _last(view, "no validation loss tells checkpoints apart")
+        return _last(view, limits, "no validation loss tells checkpoints apart")
     best, value = minimum_of(valid)
     step = int(valid.steps[best])
     how = (
@@ -226,11 +226,11 @@ def _steadiest(index: Sequence[int], held_out: Curve, length: Curve | None) -> l
     return [i for i in index if drift[i] <= least + _EQUAL] or list(index)
 
 
-def _by_reward(view: View) -> Selection:
+def _by_reward(view: View, limits: Thresholds) -> Selection:
     valid, train = view.curve("valid_reward"), view.curve("train_reward")
     reward = valid if valid is not None else train
     if reward is None:
-        return _last(view, "no reward tells checkpoints apart")
+        return _last(view, limits, "no reward tells checkpoints apart")
     sound = last_sound_step(view)
     if sound is None:
         return Selection((), _NEVER)

@@ -5,13 +5,29 @@ Nothing here loads torch until a version answers.
 
 from dlm.evaluation.ceiling import Ceiling, adequate_budget, gold_ceiling
 from dlm.evaluation.conditions import Condition, default_conditions, parse_condition
-from dlm.evaluation.gate import ConditionResult, Evidence, GateResult, SuiteEvidence, judge, out_of_reach
+from dlm.evaluation.gate import (
+    ConditionResult,
+    Evidence,
+    GateResult,
+    SuiteEvidence,
+    judge,
+    judge_baseline,
+    out_of_reach,
+)
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
+from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names
-from dlm.evaluation.summary import Summary, plain_means, summarise
+from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
+from dlm.evaluation.teacher_forcing import (
+    ReferenceScore,
+    TeacherForced,
+    force_references,
+    summarise_references,
+)
 
 __all__ = [
     "PROBES",
+    "SHARE",
     "Ceiling",
     "Condition",
     "ConditionResult",
@@ -19,18 +35,25 @@ __all__ = [
     "GateResult",
     "ProbeAnswer",
     "Question",
+    "ReferenceScore",
     "Suite",
     "SuiteEvidence",
     "Summary",
+    "TeacherForced",
     "adequate_budget",
     "answer_all",
+    "case_not_asked",
+    "case_result",
     "default_conditions",
+    "force_references",
     "gold_ceiling",
     "judge",
+    "judge_baseline",
     "out_of_reach",
     "parse_condition",
     "plain_means",
     "read_suite",
     "suite_names",
     "summarise",
+    "summarise_references",
 ]

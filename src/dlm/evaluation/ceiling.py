@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dlm.evaluation.results import case_result
 from dlm.evaluation.suite import Suite
 from dlm.evaluation.summary import Summary, summarise
 from dlm.grading import Grader
-from dlm.store import EvalResult
 
 __all__ = ["Ceiling", "adequate_budget", "gold_ceiling"]
 
@@ -67,25 +67,16 @@ def gold_ceiling(suite: Suite, chat: _Tokenizes, budget: int, grader: Grader) ->
     if not items:
         return None
     cases = [case for case in suite.cases if case.reference is not None]
+    graded = zip(cases, items, grader.grade(items), lengths, cut, strict=True)
     results = [
-        EvalResult(
-            case_index=at,
-            repeat=0,
-            case_key=case.key,
-            place=case.place,
-            prompt=case.prompt,
-            output=item.output,
-            score=grade.score,
-            dimensions=grade.dimensions,
-            flags=grade.flags,
-            passed=grade.passed,
-            error=grade.error,
-            message=grade.message,
+        case_result(
+            case,
+            at,
+            item.output,
+            grade,
             finish_reason="length" if short else "stop",
             n_tokens=min(length, budget),
         )
-        for at, (case, item, grade, length, short) in enumerate(
-            zip(cases, items, grader.grade(items), lengths, cut, strict=True)
-        )
+        for at, (case, item, grade, length, short) in enumerate(graded)
     ]
     return Ceiling(budget, len(results), len(results) - sum(cut), max(lengths), summarise(results))

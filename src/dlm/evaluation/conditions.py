@@ -148,8 +148,8 @@ def default_conditions(
 ) -> list[str]:
     """The conditions of a gate that names none.
 
-    For spreadsheets the published five, and no regression on surplus rows where the grader counts them; for every other
-    suite, the probes included, no regression; for the held-out supervised loss, where both were measured on the same rows,
+    For spreadsheets the published five, the published two that ask whether the baseline is worth building on, and no
+    regression on surplus rows where the grader counts them; for every other suite, the probes included, no regression; for the held-out supervised loss, where both were measured on the same rows,
     no more than .1 above.
 
     Args:
@@ -171,6 +171,7 @@ def default_conditions(
         ]
         if counts_surplus:
             found.append(f"no regression on {regular}.row_precision")
+        found += [f"baseline {regular}.composite >= 0.30", f"baseline {regular}.hard_fail_share <= 0.40"]
     found += [f"no regression on {name}.score" for name in others]
     if validation:
         found.append(f"{VALIDATION}.sft_loss <= base + 0.1")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.summary import ALIASES, Summary
+from dlm.evaluation.summary import ALIASES, SHARE, Summary
 from dlm.stats import Estimate, paired_difference
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Status",
     "SuiteEvidence",
     "judge",
+    "judge_baseline",
     "out_of_reach",
 ]
 
@@ -118,6 +119,12 @@ def judge(conditions: Sequence[Condition], evidence: Evidence) -> GateResult:
     }
     parts = [f"{count} {told[status]}" for status, count in counts.items() if count]
     return GateResult(verdict, f"of {len(results)} conditions " + ", ".join(parts), results)
+
+
+def judge_baseline(conditions: Sequence[Condition], evidence: Evidence) -> list[ConditionResult]:
+    """The conditions that are asked of the baseline, asked before there is a candidate: those that could be asked."""
+    asked = [_ask(condition, evidence) for condition in conditions if condition.of_baseline]
+    return [result for result in asked if result.status != "MISSING"]
 
 
 def out_of_reach(
@@ -264,10 +271,10 @@ def _value(summary: Summary | None, name: str) -> float | None:
     if summary is None:
         return None
     found = summary.value(name)
-    return 0.0 if found is None and name in _COUNTED_FLAGS else found
+    return 0.0 if found is None and name.removesuffix(SHARE) in _COUNTED_FLAGS else found
 
 
-_COUNTED_FLAGS: Final = {"rh_like", "rh", "rh_count", "truncated", "unresponsive", "csv_not_parseable", "rows_dropped",
+_COUNTED_FLAGS: Final = {"hard_fail", "rh_like", "rh", "rh_count", "truncated", "unresponsive", "csv_not_parseable", "rows_dropped",
                          "rows_surplus", "units_wrong", "text_around_table", "ragged_rows"}  # fmt: skip
 
 
@@ -280,7 +287,7 @@ def _ceiling(found: SuiteEvidence, name: str) -> float | None:
     if known is not None and known in found.ceiling:
         return found.ceiling[known]
     if summary is None or known is None or known not in summary.means:
-        return 0.0 if name in _COUNTED_FLAGS and found.ceiling else None
+        return 0.0 if name.removesuffix(SHARE) in _COUNTED_FLAGS and found.ceiling else None
     return 1.0
 
 

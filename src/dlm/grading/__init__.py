@@ -2,6 +2,7 @@
 
 from dlm.grading.cases import TASKS, Case, cases_hash, grader_of_task, read_cases, task_cases
 from dlm.grading.grader import (
+    HARD_FAIL,
     TRUNCATED,
     UNRESPONSIVE,
     Dimension,
@@ -17,6 +18,7 @@ from dlm.grading.spec import GRADER_KINDS, GraderSpec, make_grader, parse_grader
 
 __all__ = [
     "GRADER_KINDS",
+    "HARD_FAIL",
     "TASKS",
     "TRUNCATED",
     "UNRESPONSIVE",

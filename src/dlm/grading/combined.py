@@ -14,11 +14,15 @@ _PASS = 0.8
 
 
 class CombinedGrader:
-    """`0.7*A + 0.3*B`: the weighted mean of the parts' scores, caps included.
+    """`0.7*A + 0.3*B`: the weighted mean of the parts' scores, under the parts' hard-fail caps.
 
     Each part is a dimension under its own spec (`spreadsheet:strict`), with its weight; the parts' own dimensions stand
     beside it as `spreadsheet:strict/data_preservation` with weight 0: reported, not counted twice. An answer that one part
-    fails on has no grade; one that a part cannot parse scores 0 there.
+    fails on has no grade.
+
+    What is a hard fail to one part is one to the whole, and no other part makes up for it: an answer that a part cannot
+    parse scores 0 as a sample parse error, one whose score a part caps scores no more than it does there, and what a part
+    never lets pass never passes. Otherwise an answer passes from the threshold on.
     """
 
     def __init__(
@@ -57,14 +61,17 @@ class CombinedGrader:
             values[grader.name] = grade.score
             for name, value in grade.dimensions.items():
                 values[f"{grader.name}/{name}"] = value
-        parsed = any(grade.error is None for grade in found)
-        total = math.fsum(grade.score * weight for grade, weight in zip(found, self._weights, strict=True))
+        mean = math.fsum(grade.score * weight for grade, weight in zip(found, self._weights, strict=True))
+        mean /= math.fsum(self._weights)
+        caps = [grade.score for grade in found if grade.capped]
         return graded(
             item,
-            total / math.fsum(self._weights),
+            min([mean, *caps]),
             values,
             threshold=self.pass_threshold,
             flags=[flag for grade in found for flag in grade.flags],
-            error=None if parsed else "sample_parse",
+            error="sample_parse" if any(grade.error for grade in found) else None,
+            never_passes=any(grade.barred or grade.capped for grade in found),
+            capped=bool(caps),
             message="; ".join(grade.message for grade in found if grade.message),
         )

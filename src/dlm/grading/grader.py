@@ -11,7 +11,8 @@ Errors stand apart from scores, because they have different owners:
     sample_parse    the model's       0, and it counts: the answer is not of the form that the grader reads
     grader          the grader's      0, and it must not be used: the answer was not judged (`Grade.scored` is False)
 
-Two flags every grader sets: `truncated` (the token budget ended the answer) and `unresponsive` (there is no answer).
+Three flags every grader sets: `truncated` (the token budget ended the answer), `unresponsive` (there is no answer) and
+`hard_fail` (a hard-fail cap holds the score down).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 from dlm.errors import GradingError
 
 __all__ = [
+    "HARD_FAIL",
     "TRUNCATED",
     "UNRESPONSIVE",
     "Dimension",
@@ -41,6 +43,7 @@ __all__ = [
 GradeError = Literal["sample_parse", "grader"]
 TRUNCATED: Final = "truncated"
 UNRESPONSIVE: Final = "unresponsive"
+HARD_FAIL: Final = "hard_fail"
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -82,6 +85,8 @@ class Grade:
         flags: what was seen, such as `csv_not_parseable`, `truncated`; sorted, each once.
         passed: the score reached the grader's threshold, and nothing was seen that the grader never lets pass; never
             with an error.
+        barred: something was seen that the grader never lets pass, whatever the score.
+        capped: a hard-fail cap holds the score down; a whole that this grade is a part of scores no more.
         error: see the module.
         message: why, in words; "" when there is nothing to say.
 
@@ -93,6 +98,8 @@ class Grade:
     dimensions: Mapping[str, float]
     flags: tuple[str, ...] = ()
     passed: bool = False
+    barred: bool = False
+    capped: bool = False
     error: GradeError | None = None
     message: str = ""
 
@@ -148,6 +155,7 @@ def graded(
     flags: Sequence[str] = (),
     error: Literal["sample_parse"] | None = None,
     never_passes: bool = False,
+    capped: bool = False,
     message: str = "",
 ) -> Grade:
     """The grade of an answer that was read: adds the flags every grader sets, and whether it passed."""
@@ -156,9 +164,20 @@ def graded(
         own.add(TRUNCATED)
     if not item.output.strip():
         own.add(UNRESPONSIVE)
+    if capped:
+        own.add(HARD_FAIL)
     score = 0.0 if error else min(1.0, max(0.0, score))
     passed = error is None and not never_passes and score >= threshold
-    return Grade(score, dict(dimensions), tuple(sorted(own)), passed, error, message)
+    return Grade(
+        score,
+        dict(dimensions),
+        tuple(sorted(own)),
+        passed,
+        never_passes,
+        capped,
+        error=error,
+        message=message,
+    )
 
 
 def not_graded(item: GradeItem, message: str) -> Grade:

@@ -3,7 +3,7 @@
 from dlm.model.chat import Chat
 from dlm.model.device import choose_device, choose_dtype
 from dlm.model.head import TokenScores, can_run_headless, inner_model, score_targets, trunk_states
-from dlm.model.logprobs import completion_logprobs
+from dlm.model.logprobs import completion_logprobs, completion_scores
 from dlm.model.policy import Policy, load_policy, quiet_libraries
 from dlm.model.products import choose_products, matrix_products
 from dlm.model.reward import (
@@ -27,6 +27,7 @@ __all__ = [
     "choose_dtype",
     "choose_products",
     "completion_logprobs",
+    "completion_scores",
     "inner_model",
     "inspect_reward_model",
     "keeps_logits",

@@ -1,4 +1,4 @@
-"""Log-probabilities of given completions, in fp32, without a (tokens × vocabulary) matrix.
+"""What a model thinks of given completions, token by token in fp32, without a (tokens × vocabulary) matrix.
 
 Notation: B rows, L positions of the longest, P prompt and C completion tokens of a row, S scored positions.
 """
@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from dlm.errors import UsageError
-from dlm.model.head import can_run_headless, score_targets, trunk_states
+from dlm.model.head import TokenScores, can_run_headless, score_targets, trunk_states
 
-__all__ = ["completion_logprobs"]
+__all__ = ["completion_logprobs", "completion_scores"]
 
 _BATCH_TOKENS = 8192  # padded tokens of one pass
 
@@ -39,18 +39,34 @@ def completion_logprobs(
     Raises:
         UsageError: an empty prompt, or a temperature that is not above 0.
     """
+    scores = completion_scores(model, rows, temperature, batch_tokens=batch_tokens)
+    return [one.logprobs for one in scores]
+
+
+def completion_scores(
+    model: Any, rows: Sequence[TokenRow], temperature: float = 1.0, *, batch_tokens: int = _BATCH_TOKENS
+) -> list[TokenScores]:
+    """As `completion_logprobs`, and of every token whether it is the likeliest one: a completion all of whose tokens are is
+    what greedy decoding gives (near ties aside).
+
+    Returns:
+        One `TokenScores` of (C,) tensors per row, without entropies.
+
+    Raises:
+        UsageError: an empty prompt, or a temperature that is not above 0.
+    """
     if temperature <= 0:
         raise UsageError("log-probabilities need a temperature above 0", found=str(temperature))
     if any(not prompt for prompt, _ in rows):
         raise UsageError("a completion's first token needs a prompt before it", found="an empty prompt")
-    results: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+    results: dict[int, TokenScores] = {}
     with torch.no_grad():
         headless = can_run_headless(model)
         for batch in _batches(rows, batch_tokens):
             scored = _score(model, [rows[place] for place in batch], temperature, headless)
             for place, values in zip(batch, scored, strict=True):
                 results[place] = values
-    return results
+    return [results[place] for place in range(len(rows))]
 
 
 def _batches(rows: Sequence[TokenRow], batch_tokens: int) -> Iterator[list[int]]:
@@ -63,7 +79,7 @@ def _batches(rows: Sequence[TokenRow], batch_tokens: int) -> Iterator[list[int]]
         order = order[count:]
 
 
-def _score(model: Any, rows: Sequence[TokenRow], temperature: float, headless: bool) -> list[torch.Tensor]:
+def _score(model: Any, rows: Sequence[TokenRow], temperature: float, headless: bool) -> list[TokenScores]:
     device = model.get_input_embeddings().weight.device
     texts = [[*prompt, *completion] for prompt, completion in rows]
     longest = max(map(len, texts))
@@ -85,4 +101,5 @@ def _score(model: Any, rows: Sequence[TokenRow], temperature: float, headless: b
     scores = score_targets(
         model, states[row_of, position_of], targets, headless=headless, temperature=temperature
     )
-    return list(scores.logprobs.split(counts))
+    parts = zip(scores.logprobs.split(counts), scores.correct.split(counts), strict=True)
+    return [TokenScores(logprobs, correct, None) for logprobs, correct in parts]

@@ -5,7 +5,7 @@ No torch.
 
 from dlm.store.checkpoints import SavedCheckpoint
 from dlm.store.consent import CommandIdentity, Consents, identify
-from dlm.store.evaluation import VERDICTS, EvalResult, Evaluations, GateVerdict
+from dlm.store.evaluation import TOO_LONG, VERDICTS, EvalResult, Evaluations, GateVerdict
 from dlm.store.following import Following
 from dlm.store.layout import home_root
 from dlm.store.lock import Holder
@@ -61,6 +61,7 @@ __all__ = [
     "SIGNAL_SOURCES",
     "STANDINGS",
     "TABS",
+    "TOO_LONG",
     "VERDICTS",
     "VERSION_FILE",
     "Added",

@@ -14,8 +14,9 @@ from typing import Any
 from dlm.errors import MissingRecordError
 from dlm.store.database import Database, from_json, plain_text, to_json, utc_now
 
-__all__ = ["VERDICTS", "EvalResult", "Evaluations", "GateVerdict"]
+__all__ = ["TOO_LONG", "VERDICTS", "EvalResult", "Evaluations", "GateVerdict"]
 
+TOO_LONG = "prompt_too_long"
 VERDICTS = ("pass", "fail", "unreachable", "missing")
 
 
@@ -23,8 +24,8 @@ VERDICTS = ("pass", "fail", "unreachable", "missing")
 class EvalResult:
     """One answer to one case, graded. `case_index`: the case's place in its suite; `repeat`: which answer to it.
 
-    `error` is `sample_parse` (the answer is of no form the grader reads, and counts as 0) or `grader` (it was not judged,
-    and its score must not be used).
+    `error` is `sample_parse` (the answer is of no form the grader reads, and counts as 0), `grader` (it was not judged) or
+    `prompt_too_long` (the base has no room for an answer, and none was sampled); the score of the last two must not be used.
     """
 
     case_index: int
@@ -45,7 +46,12 @@ class EvalResult:
     @property
     def scored(self) -> bool:
         """Whether the score says something about the answer."""
-        return self.error != "grader"
+        return self.error in (None, "sample_parse")
+
+    @property
+    def answered(self) -> bool:
+        """Whether the version answered at all."""
+        return self.error != TOO_LONG
 
 
 @dataclass(frozen=True)

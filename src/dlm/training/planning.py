@@ -18,7 +18,16 @@ import torch
 from dlm.recipe import Choice, Recipe
 from dlm.training.layout import Layout, Tree
 
-__all__ = ["Plan", "Planned", "Sampler", "choose_micro_batch", "choose_order", "derived_seed", "plan_run"]
+__all__ = [
+    "Plan",
+    "Planned",
+    "Sampler",
+    "choose_micro_batch",
+    "choose_order",
+    "derived_seed",
+    "plan_run",
+    "rows_read",
+]
 
 ROWS_PER_STEP = 8
 _CHUNK_WINDOWS = 8  # windows whose rows are sorted together
@@ -132,13 +141,8 @@ def plan_run(
     many rows a step reads.
     """
     n = len(rows)
-    micro_set = None if recipe.micro_batch_size == "auto" else recipe.micro_batch_size
-    accum_set = None if recipe.grad_accum == "auto" else recipe.grad_accum
-    if micro_set and accum_set:
-        rows_per_step = micro_set * accum_set
-    else:
-        rows_per_step = max(ROWS_PER_STEP, micro_set or 0, accum_set or 0)
-    rows_per_step = min(n, rows_per_step)
+    micro_set, accum_set = _micro_set(recipe)
+    rows_per_step = _rows_per_step(n, recipe)
     micro_batches = micro_positions = None
     if micro_set:
         micro = Choice(min(micro_set, rows_per_step), "as set")
@@ -156,6 +160,28 @@ def plan_run(
     plan = Plan(n, rows_per_step, micro.value, total, eval_every, save_every, micro_batches, micro_positions)
     order = choose_order(rows, layout, plan, recipe.seed)
     return Planned(replace(plan, by_length=order.value), micro, epochs, order)
+
+
+def rows_read(n: int, recipe: Recipe) -> int:
+    """How many rows a run over `n` rows reads, each as often as it does."""
+    per_step = _rows_per_step(n, recipe)
+    per_epoch = math.ceil(n / per_step)
+    return round(per_epoch * _epochs(per_epoch, recipe).value) * per_step
+
+
+def _micro_set(recipe: Recipe) -> tuple[int | None, int | None]:
+    """What is set of `micro_batch_size` and `grad_accum`."""
+    return (
+        None if recipe.micro_batch_size == "auto" else recipe.micro_batch_size,
+        None if recipe.grad_accum == "auto" else recipe.grad_accum,
+    )
+
+
+def _rows_per_step(n: int, recipe: Recipe) -> int:
+    micro_set, accum_set = _micro_set(recipe)
+    if micro_set and accum_set:
+        return min(n, micro_set * accum_set)
+    return min(n, max(ROWS_PER_STEP, micro_set or 0, accum_set or 0))
 
 
 def _epochs(per_epoch: int, recipe: Recipe) -> Choice[float]:

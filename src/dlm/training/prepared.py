@@ -23,7 +23,7 @@ from dlm.training.layout_choice import choose_layout
 from dlm.training.loop import HeldOut, Plan, Selection
 from dlm.training.objectives import Objective
 from dlm.training.pairs import Pair, PairExample, SkippedPair
-from dlm.training.planning import Planned, plan_run
+from dlm.training.planning import Planned, plan_run, rows_read
 from dlm.training.prompts import Prompt, PromptExample, SkippedPrompt
 from dlm.training.reference import ReferenceReport
 from dlm.training.rollouts import Rollouts
@@ -212,6 +212,7 @@ def settle(
     stored: Stored | None,
     *,
     headless: bool | None = None,
+    planned_rows: int | None = None,
 ) -> Settled:
     """Choose products, layout and plan for a run over `rows`, or take those it began with.
 
@@ -220,6 +221,7 @@ def settle(
     Args:
         model: computes the log-probs by which layouts are compared and timed.
         headless: whether the run scores without the model's own head, where that is not what `model` does.
+        planned_rows: rows that the run will read, each as often as it does; None: as the recipe's epochs and steps say.
 
     Raises:
         UsageError: a layout was named that does not fit the base.
@@ -238,6 +240,7 @@ def settle(
             device,
             wanted=recipe.layout if stored is None else stored.layout,
             embedding_noise=recipe.neftune_alpha > 0,
+            planned_rows=rows_read(len(rows), recipe) if planned_rows is None else planned_rows,
         )
     reason = chosen.reason if stored is None else "as the run began"
     layout_choice = world.from_main(Choice(chosen.value.name, reason))

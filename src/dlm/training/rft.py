@@ -94,7 +94,9 @@ def prepare_rft(
     refuse_if_many_skipped([one for one in skipped if one.kind == "too_long"], len(prompts), "prompts", limit)
     longest = _longest(knobs, budget, train.examples)
     expected = [_expected(one, knobs, longest.value, limit) for one in train.examples]
-    settled = settle(expected, policy, model, recipe, stored)
+    rounds = min(knobs.steps, recipe.max_steps or knobs.steps)
+    groups = min(len(expected), knobs.prompts_per_step)
+    settled = settle(expected, policy, model, recipe, stored, planned_rows=rounds * groups)
     settled = replace(settled, planned=_plan(len(train.examples), settled, recipe, knobs, stored))
     rollouts = Rollouts(
         replace(policy, context_length=limit.tokens.value),  # an answer ends where a row may

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dlm.errors import UsageError
-from dlm.evaluation import Summary
+from dlm.evaluation import Summary, TeacherForced
 
 __all__ = ["EvalOptions", "EvalReport", "EvalView"]
 
@@ -76,7 +76,8 @@ class EvalOptions:
 
 @dataclass(frozen=True)
 class EvalReport:
-    """One suite and version. `repeated`: it had been evaluated before, and nothing was asked."""
+    """One suite and version. `references`: what the version makes of them when they are given, None where there are none;
+    `repeated`: it had been evaluated before, and nothing was asked."""
 
     suite: str
     version: str
@@ -85,4 +86,5 @@ class EvalReport:
     settings: Mapping[str, Any]
     summary: Summary
     ceiling: Mapping[str, Any] | None
+    references: TeacherForced | None
     repeated: bool

@@ -2,7 +2,8 @@
 
 Its rows are asked in fixed blocks, and a block's graded answers are recorded together: a run that was killed asks the blocks
 anew that are not there, each as it was composed before, so that its answers are the same bit for bit, no case is lost, and
-none is counted twice. The same evaluation again finds the run that is complete and asks nothing.
+none is counted twice. The same evaluation again finds the run that is complete and asks nothing. Once all is answered, the
+references are read under teacher forcing, in blocks as well.
 """
 
 from __future__ import annotations
@@ -18,13 +19,24 @@ from typing import Any
 import torch
 
 from dlm.document import Document
-from dlm.errors import GradingError, InterruptedRunError, TrainingError
-from dlm.evaluation import Ceiling, Suite, adequate_budget, gold_ceiling, plain_means, summarise
-from dlm.grading import Case, ErrorTally, Grade, Grader, make_grader
+from dlm.errors import ContextLengthError, GradingError, InterruptedRunError, TrainingError
+from dlm.evaluation import (
+    Ceiling,
+    Suite,
+    adequate_budget,
+    case_not_asked,
+    case_result,
+    force_references,
+    gold_ceiling,
+    plain_means,
+    summarise,
+)
+from dlm.grading import Case, ErrorTally, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.store import EvalResult, Run, RunSpec, Store, Version
 from dlm.workflow.evaluation_options import EvalOptions, EvalReport, EvalView
-from dlm.workflow.gating import CEILING
+from dlm.workflow.gating import CEILING, ceiling_figures
+from dlm.workflow.instruments import REFERENCES, reference_scores, teacher_forced
 from dlm.workflow.libraries import library_versions
 from dlm.workflow.prompt import BASE
 
@@ -67,7 +79,9 @@ class SuiteRun:
         before = self._find(facts)
         if before is not None and before.status == "complete":
             self.view.note(f"run {before.id} evaluated exactly this: nothing is asked again")
+            self._force_references(before)  # which runs of earlier versions of dlm did not
             return self._report(before, facts, repeated=True)
+        too_long = self._too_long()
         with closing(
             make_grader(self.suite.grader, folder=self.path.parent, pass_threshold=self.suite.pass_threshold)
         ) as grader:
@@ -79,7 +93,8 @@ class SuiteRun:
                 run = self.store.runs.resume(before.id)
             with _recorded(self.store, run):
                 self._keep_ceiling(run, grader, facts)
-                self._ask_all(run, grader, facts)
+                self._ask_all(run, grader, facts, too_long)
+                self._force_references(run)
                 self.store.runs.finish(run.id, "complete")
         return self._report(run, facts, repeated=False)
 
@@ -140,7 +155,39 @@ class SuiteRun:
                     f"{found.budget} tokens an answer may have (the longest {found.longest}); no version can give them"
                 )
 
-    def _ask_all(self, run: Run, grader: Grader, facts: Mapping[str, Any]) -> None:
+    def _too_long(self) -> dict[int, str]:
+        """Why a case cannot be asked, by its place in the suite: its prompt leaves no room for an answer.
+
+        Raises:
+            ContextLengthError: of more than the allowed share of the cases.
+        """
+        found: dict[int, str] = {}
+        last = None
+        for index, case in enumerate(self.suite.cases):
+            try:
+                self.policy.require_room(len(self.policy.chat.prompt_ids(case.prompt)))
+            except ContextLengthError as error:
+                last, found[index] = error, f"{error.message}: {error.found}, where {error.expected}"
+        n, of = len(found), len(self.suite.cases)
+        if last is not None and n > self.options.allowed_errors * of:
+            places = ", ".join(self.suite.cases[index].place for index in list(found)[:3])
+            raise ContextLengthError(
+                f"{self.suite.name}: {n} of {of} prompts are too long for the base, which leaves too little to measure",
+                where=places,
+                expected=f"at most {self.options.allowed_errors:.0%} of them (--allowed-errors); {last.expected}",
+                found=last.found,
+                next_step="shorten them, or name a base with a longer context",
+            )
+        if found:
+            self.view.warn(
+                f"{self.suite.name}: {n} of {of} prompts are too long for the base and are not asked; they are counted as "
+                f"prompt_too_long ({self.suite.cases[next(iter(found))].place}: {last.found if last else ''})"
+            )
+        return found
+
+    def _ask_all(
+        self, run: Run, grader: Grader, facts: Mapping[str, Any], too_long: Mapping[int, str]
+    ) -> None:
         """Ask what is missing, block by block.
 
         Raises:
@@ -159,31 +206,44 @@ class SuiteRun:
         )
         counted = len(done)
         results = list(self.store.evaluations.results(run.id))
-        tally.seen, tally.errors = len(results), sum(not result.scored for result in results)
+        asked = [result for result in results if result.answered]
+        tally.seen, tally.errors = len(asked), sum(not result.scored for result in asked)
         for start in range(0, len(rows), BLOCK):
             block = rows[start : start + BLOCK]
             if all((row.index, row.repeat) in done for row in block):
                 continue
-            if self.stop():
-                raise InterruptedRunError(
-                    f"run {run.id} stopped by {self.stop()} after {counted} of {len(rows)} answers; they are kept",
-                    next_step="the same command goes on",
-                )
-            answers = self._sample(block, settings)
+            self._heed_stop(run, f"after {counted} of {len(rows)} answers")
+            asking = [row for row in block if row.index not in too_long]
+            answers = self._sample(asking, settings)
             grades = grader.grade(
                 [
                     row.case.item(answer.text, truncated=answer.finish_reason == "length")
-                    for row, answer in zip(block, answers, strict=True)
+                    for row, answer in zip(asking, answers, strict=True)
                 ]
             )
             made = [
-                _result(row, answer, grade) for row, answer, grade in zip(block, answers, grades, strict=True)
+                case_result(
+                    row.case,
+                    row.index,
+                    answer.text,
+                    grade,
+                    repeat=row.repeat,
+                    finish_reason=answer.finish_reason,
+                    n_tokens=len(answer.ids),
+                )
+                for row, answer, grade in zip(asking, answers, grades, strict=True)
+            ]
+            made += [
+                case_not_asked(row.case, row.index, too_long[row.index], repeat=row.repeat)
+                for row in block
+                if row.index in too_long
             ]
             self.store.evaluations.record(run.id, made)
             results += made
             counted += len(block)
-            with self.store.metrics.writer(run.id) as writer:
-                writer.log(counted, _running_means(results))
+            if means := _running_means(results):
+                with self.store.metrics.writer(run.id) as writer:
+                    writer.log(counted, means)
             self.view.answered(self.suite.name, self.version_name, counted, len(rows))
             tally.add(grades)
         tally.check()
@@ -192,6 +252,31 @@ class SuiteRun:
         prompts = [self.policy.chat.prompt_ids(row.case.prompt) for row in block]
         seeds = [_seed(self.options.seed, row) for row in block]
         return sample(self.policy, prompts, settings, seeds)
+
+    def _force_references(self, run: Run) -> None:
+        """Read the references that were not read yet, block by block; see `dlm.evaluation.teacher_forcing`.
+
+        Raises:
+            InterruptedRunError: a stop was asked for.
+        """
+        given = [index for index, case in enumerate(self.suite.cases) if case.reference is not None]
+        known = {score.case_index for score in reference_scores(self.store, run.id)}
+        for start in range(0, len(given), BLOCK):
+            block = given[start : start + BLOCK]
+            if known.issuperset(block):
+                continue
+            self._heed_stop(run, f"with all answers there and {len(known)} of {len(given)} references read")
+            scores = force_references(self.policy, {index: self.suite.cases[index] for index in block})
+            data = [[score.case_index, score.tokens, score.right, score.nats] for score in scores]
+            self.store.runs.event(run.id, REFERENCES, {"references": data})
+            known.update(block)
+
+    def _heed_stop(self, run: Run, where: str) -> None:
+        if self.stop():
+            raise InterruptedRunError(
+                f"run {run.id} stopped by {self.stop()} {where}; they are kept",
+                next_step="the same command goes on",
+            )
 
     def _report(self, run: Run, facts: Mapping[str, Any], *, repeated: bool) -> EvalReport:
         kept = self.store.runs.events(run.id, CEILING)
@@ -203,6 +288,7 @@ class SuiteRun:
             settings=facts,
             summary=summarise(self.store.evaluations.results(run.id)),
             ceiling=kept[-1].data if kept else None,
+            references=teacher_forced(self.store, run.id),
             repeated=repeated,
         )
 
@@ -220,32 +306,13 @@ def ceiling_data(found: Ceiling) -> dict[str, Any]:
 
 
 def flat(found: Ceiling) -> dict[str, float]:
-    """A ceiling's figures by metric, means and counts together."""
-    return {**found.summary.counts, **{name: one.value for name, one in found.summary.means.items()}}
+    """A ceiling's figures by metric: means, counts, and the counts as shares."""
+    return ceiling_figures(ceiling_data(found))
 
 
 def _running_means(results: Sequence[EvalResult]) -> dict[str, float]:
     """The means so far, for `dlm metrics` and the pages; their intervals come with the report."""
     return {f"eval/{name}": value for name, value in plain_means(results).items()}
-
-
-def _result(row: _Asked, answer: Sample, grade: Grade) -> EvalResult:
-    return EvalResult(
-        case_index=row.index,
-        repeat=row.repeat,
-        case_key=row.case.key,
-        place=row.case.place,
-        prompt=row.case.prompt,
-        output=answer.text,
-        score=grade.score,
-        dimensions=grade.dimensions,
-        flags=grade.flags,
-        passed=grade.passed,
-        error=grade.error,
-        message=grade.message,
-        finish_reason=answer.finish_reason,
-        n_tokens=len(answer.ids),
-    )
 
 
 def _seed(seed: int, row: _Asked) -> int:

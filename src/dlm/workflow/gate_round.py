@@ -14,7 +14,7 @@ from dlm.document import load
 from dlm.errors import MissingRecordError
 from dlm.evaluation import out_of_reach
 from dlm.store import Home, Store
-from dlm.workflow.gating import Asked, Gating, ask_gate, plan_gate, read_gate
+from dlm.workflow.gating import Asked, Gating, ask_gate, baseline_shortfalls, plan_gate, read_gate
 
 if TYPE_CHECKING:
     from dlm.workflow.evaluating import EvalView
@@ -68,15 +68,28 @@ def gate(path: Path, options: GateOptions, view: EvalView) -> Judged:
 
 
 def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
-    """Before anything is trained: read the gate, and say which of its conditions no model can meet.
+    """Before anything is trained: read the gate, and say which of its conditions no model can meet, and which the baseline
+    does not, where it was evaluated.
 
     Raises:
         UsageError: the gate or a suite cannot be read.
     """
-    conditions, suites = read_gate(load(path), path)
+    document = load(path)
+    conditions, suites = read_gate(document, path)
     names = tuple(suite.name for suite in suites)
     if not names:
         return
+    store = Home.open().find(document.header.dlm_id)
+    if store is not None:
+        with store:
+            baseline, short = baseline_shortfalls(store, document, path)
+        for one in short:
+            budget = one.status == "UNREACHABLE"
+            why = "its references do not reach that within the budget" if budget else "too little to build on"
+            view.warn(
+                f"the gate that follows asks {one.text!r}, and {baseline} has {one.value:.4f} ({why}): no version will pass "
+                "against it; start from another base or a better version, or write conditions of your own under gate"
+            )
     from dlm.workflow.evaluating import EvalOptions, ceilings, flat
 
     found = ceilings(path, EvalOptions(names, device=options.device, allow=options.allow), view)

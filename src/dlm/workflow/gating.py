@@ -19,13 +19,16 @@ from dlm.document import Document
 from dlm.errors import GateError, UsageError
 from dlm.evaluation import (
     PROBES,
+    SHARE,
     Condition,
+    ConditionResult,
     Evidence,
     GateResult,
     Suite,
     SuiteEvidence,
     default_conditions,
     judge,
+    judge_baseline,
     parse_condition,
     read_suite,
     suite_names,
@@ -34,7 +37,18 @@ from dlm.evaluation import (
 from dlm.grading import parse_grader
 from dlm.store import GateVerdict, Run, Store, Version
 
-__all__ = ["BASE", "Asked", "Gating", "ask_gate", "gate_hash", "plan_gate", "read_gate", "require_pass"]
+__all__ = [
+    "BASE",
+    "Asked",
+    "Gating",
+    "ask_gate",
+    "baseline_shortfalls",
+    "ceiling_figures",
+    "gate_hash",
+    "plan_gate",
+    "read_gate",
+    "require_pass",
+]
 
 BASE: Final = "base"
 CEILING: Final = "gold_ceiling"  # the kind of the event of an evaluation run that keeps it
@@ -266,15 +280,14 @@ def _suite_evidence(
     store: Store, gating: Gating, suite: Suite
 ) -> tuple[SuiteEvidence, tuple[int | None, int | None]]:
     """The newest pair of evaluation runs that asked both sides the same in the same way."""
-    candidates = _complete(store, gating, suite, gating.candidate)
-    baselines = _complete(store, gating, suite, gating.baseline)
+    document, folder = gating.document, gating.path.parent
+    candidates = _complete(store, document, folder, suite, gating.candidate)
+    baselines = _complete(store, document, folder, suite, gating.baseline)
     for run in candidates:
         for other in baselines:
             if run.recipe == other.recipe and run.base_fingerprint == other.base_fingerprint:
-                events = store.runs.events(run.id, CEILING)
-                ceiling = {**events[-1].data["counts"], **events[-1].data["means"]} if events else {}
                 after, before = (summarise(store.evaluations.results(one.id)) for one in (run, other))
-                return SuiteEvidence(after, before, ceiling), (run.id, other.id)
+                return SuiteEvidence(after, before, _ceiling_of(store, run)), (run.id, other.id)
     who = gating.candidate.name if not candidates else gating.baseline_name
     why = f"{who} was not evaluated on {suite.name}"
     if candidates and baselines:
@@ -283,12 +296,45 @@ def _suite_evidence(
     return SuiteEvidence(why=why), alone
 
 
-def _complete(store: Store, gating: Gating, suite: Suite, version: Version | None) -> list[Run]:
+def baseline_shortfalls(store: Store, document: Document, path: Path) -> tuple[str, list[ConditionResult]]:
+    """Before a training that the gate follows: the baseline it will be compared with, by name, and what the gate asks of
+    that one and it is known not to hold. What was not evaluated yet is left to the gate.
+
+    Raises:
+        UsageError: the gate or a suite cannot be read.
+    """
+    conditions, suites = read_gate(document, path)
+    baseline = store.versions.current()
+    found: dict[str, SuiteEvidence] = {}
+    for suite in suites:
+        runs = _complete(store, document, path.parent, suite, baseline)
+        if runs:
+            summary = summarise(store.evaluations.results(runs[0].id))
+            found[suite.name] = SuiteEvidence(baseline=summary, ceiling=_ceiling_of(store, runs[0]))
+    name = BASE if baseline is None else baseline.name
+    asked = judge_baseline(conditions, Evidence(found))
+    return name, [result for result in asked if result.status != "PASS"]
+
+
+def ceiling_figures(data: Mapping[str, Any]) -> dict[str, float]:
+    """What the references score by metric, from a ceiling as its event keeps it: means, counts, and these as shares."""
+    shares = {f"{name}{SHARE}": count / data["cases"] for name, count in data["counts"].items()}
+    return {**shares, **data["counts"], **data["means"]}
+
+
+def _ceiling_of(store: Store, run: Run) -> dict[str, float]:
+    events = store.runs.events(run.id, CEILING)
+    return ceiling_figures(events[-1].data) if events else {}
+
+
+def _complete(
+    store: Store, document: Document, folder: Path, suite: Suite, version: Version | None
+) -> list[Run]:
     """Complete evaluations of a version on the suite as it is now, newest first."""
     wanted: dict[str, Any] = {
         **suite.identity,
-        "grader_code": suite.grader_code(gating.path.parent),
-        "system_prompt": gating.document.header.system_prompt or "",
+        "grader_code": suite.grader_code(folder),
+        "system_prompt": document.header.system_prompt or "",
     }
     if suite.max_new_tokens is not None:
         wanted["max_new_tokens"] = suite.max_new_tokens

@@ -5,16 +5,28 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dlm.document import Document
 from dlm.errors import UsageError
-from dlm.evaluation import Suite, read_suite, suite_names, summarise
+from dlm.evaluation import (
+    ReferenceScore,
+    Suite,
+    TeacherForced,
+    read_suite,
+    suite_names,
+    summarise,
+    summarise_references,
+)
 from dlm.evaluation.instrument import Advice, SuiteSigns, advise, dropped_rows
 from dlm.store import EvalResult, Run, Store
 from dlm.workflow.gating import BASE, CEILING
 
-__all__ = ["advise_on_evaluations"]
+__all__ = ["REFERENCES", "advise_on_evaluations", "reference_scores", "teacher_forced"]
+
+REFERENCES: Final = (
+    "references_given"  # the kind of the events of an evaluation run that keep what it made of them
+)
 
 
 def advise_on_evaluations(
@@ -43,6 +55,21 @@ def advise_on_evaluations(
     return found
 
 
+def reference_scores(store: Store, run_id: int) -> list[ReferenceScore]:
+    """What an evaluation run made of its references when they were given, by case; empty for a run that did not look."""
+    found: dict[int, ReferenceScore] = {}
+    for event in store.runs.events(run_id, REFERENCES):
+        for values in event.data["references"]:
+            score = ReferenceScore(*values)
+            found.setdefault(score.case_index, score)
+    return [found[index] for index in sorted(found)]
+
+
+def teacher_forced(store: Store, run_id: int) -> TeacherForced | None:
+    """The figures of `reference_scores`; None where there are none."""
+    return summarise_references(reference_scores(store, run_id))
+
+
 def _is_of(run: Run, suite: Suite, version: str | None) -> bool:
     same = all(run.recipe.get(key) == value for key, value in suite.identity.items())
     return run.kind == "eval" and run.status == "complete" and run.parent_version == version and same
@@ -58,6 +85,7 @@ def _signs(store: Store, suite: Suite, run: Run) -> SuiteSigns:
         results=results,
         ceiling=gold["means"],
         gold_truncated=1 - gold["reachable"] / gold["cases"],
+        references=teacher_forced(store, run.id),
         positions=_positions(suite, results) if suite.grader.text.startswith("spreadsheet:") else (),
     )
 

@@ -151,9 +151,14 @@ def _diagnosed(
         else:
             from dlm.curves import read_curves, with_epochs
 
-            found.append(
-                _looked_at(path, _label(path, sources), with_epochs(read_curves(path), epochs), thresholds)
-            )
+            run = read_curves(path)
+            planned = with_epochs(run, epochs)
+            if epochs is not None and planned is run:
+                output.warn(
+                    f"--epochs {epochs:g} is not used for {path}: it "
+                    + ("tells its epochs itself" if run.last_step else "holds not one step")
+                )
+            found.append(_looked_at(path, _label(path, sources), planned, thresholds))
     return found
 
 
@@ -194,7 +199,7 @@ def _looked_at(
     from dlm.curves import select
 
     diagnosis = apply_rules(run, thresholds, running=running)
-    return Diagnosed(source, label, run, diagnosis, select(run), stored)
+    return Diagnosed(source, label, run, diagnosis, select(run, thresholds), stored)
 
 
 def _thresholds(assignments: Sequence[str]) -> Thresholds:

@@ -20,7 +20,7 @@ from dlm.cli.project import find_project, open_store
 from dlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from dlm.evaluation import Ceiling, Summary
+    from dlm.evaluation import Ceiling, Summary, TeacherForced
     from dlm.stats import Estimate
     from dlm.workflow.evaluating import EvalReport
 
@@ -66,7 +66,7 @@ __all__ = ["eval"]
 )  # fmt: skip
 @click.option(
     "--allowed-errors", type=FiniteNumber("a number from 0 to 1", lambda value: 0 <= value <= 1), metavar="SHARE",
-    default=0.1, show_default=True, help="Stop when the grader itself fails on more than this share of the answers.",
+    default=0.1, show_default=True, help="Stop when the grader itself fails on more than this share of the answers, or more prompts are too long to ask.",
 )  # fmt: skip
 @click.option(
     "--gold",
@@ -174,6 +174,7 @@ def _print_report(output: Output, report: EvalReport) -> None:
         {
             "cases": f"{had}{summary.cases}, {sampling}, at most {report.settings['max_new_tokens']} tokens",
             "grader": report.grader,
+            **({} if report.references is None else {"references": _of_references(report.references)}),
         }
     )
     ceiling = report.ceiling["means"] if report.ceiling else {}
@@ -184,6 +185,15 @@ def _print_report(output: Output, report: EvalReport) -> None:
     output.table(("metric", "mean", "95 % interval", "gold"), rows, right=("mean", "95 % interval", "gold"))
     _print_counts(output, summary)
     output.line()
+
+
+def _of_references(found: TeacherForced) -> str:
+    """What a version makes of the references when they are given to it, in one line."""
+    return (
+        f"given to it, {found.token_accuracy:.2%} of their {found.tokens:,} tokens are its own choice, "
+        f"{found.loss:.4f} nats a token; {round(found.whole * found.cases)} of {found.cases} wholly"
+        + (f"; {found.left_out} could not be read" if found.left_out else "")
+    )
 
 
 def _write_answers(output: Output, document: Path, file: Path, reports: Sequence[EvalReport]) -> None:
@@ -219,6 +229,10 @@ def _print_side_by_side(output: Output, reports: Sequence[EvalReport]) -> None:
             )
             for name in names
         ]
+        forced = {report.version: report.references for report in reports if report.suite == suite}
+        if all(one is not None for one in forced.values()):
+            for name, field in (("references: tokens", "token_accuracy"), ("references: loss", "loss")):
+                rows.append((name, *(_figure(name, getattr(forced[version], field)) for version in versions)))
         output.heading(f"{suite}, side by side")
         output.table(("metric", *versions), rows, right=versions)
         output.line()
@@ -290,4 +304,5 @@ def _report_data(report: EvalReport) -> dict[str, Any]:
         },
         "counts": dict(summary.counts),
         "gold": None if report.ceiling is None else dict(report.ceiling),
+        "references": None if report.references is None else asdict(report.references),
     }

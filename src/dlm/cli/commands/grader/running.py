@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dlm.cli.commands.grader.common import cases_options, read_outputs, settle
+from dlm.cli.commands.grader.inputs import cases_options, read_outputs, settle
 from dlm.cli.output import Output, json_option, plural
 
 __all__ = ["run_grader"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlm.cli.commands.grader.common import Outputs, Settled, cases_options, read_outputs, settle
+from dlm.cli.commands.grader.inputs import Outputs, Settled, cases_options, read_outputs, settle
 from dlm.cli.output import Output, json_option, plural
 from dlm.errors import UsageError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlm.cli.commands.preference.common import batch_option, ids_argument, named, open_plan
+from dlm.cli.commands.preference.plan import batch_option, ids_argument, named, open_plan
 from dlm.cli.options import document_argument
 from dlm.cli.output import Output, json_option, plural, typed
 

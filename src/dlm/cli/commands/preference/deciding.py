@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dlm.cli.commands.preference.common import (
+from dlm.cli.commands.preference.plan import (
     batch_option,
     ids_argument,
     named,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlm.cli.commands.preference.common import (
+from dlm.cli.commands.preference.plan import (
     batch_option,
     find_store,
     open_plan,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dlm.cli.commands.preference.common import pair_data
+from dlm.cli.commands.preference.plan import pair_data
 from dlm.cli.commands.preference.progress import MiningProgress
 from dlm.cli.consent import require_consent
 from dlm.cli.extras import require_training

@@ -1,4 +1,5 @@
-"""What the commands about pairs share: numbers and ranges, batches, the store in line with the document."""
+"""A document's plan as the commands about pairs take hold of it: pairs by number and range, batches, the store in line with
+the document."""
 
 from __future__ import annotations
 

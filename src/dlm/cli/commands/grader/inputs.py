@@ -1,4 +1,4 @@
-"""What the commands on graders share: which grader, which cases, which outputs."""
+"""What a command on graders is given: which grader, which cases, which outputs."""
 
 from __future__ import annotations
 
