@@ -204,6 +204,33 @@ def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli,
         assert page.locator("#summary").inner_text() == "1–2 of 2 signals"
 
 
+AT_ONCE = """() => {
+  new MutationObserver((_, observer) => {
+    const field = document.querySelector("#results textarea");
+    if (!field) return;
+    observer.disconnect();
+    field.value = "Said at once.";
+    field.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
+  }).observe(document.body, {childList: true, subtree: true});
+}"""
+
+
+def test_what_has_just_come_into_the_page_works_at_once(mined: Cli, page: Any) -> None:
+    """A form that can be seen and is not alive yet would be sent by the browser itself, as an address to go to."""
+    with serving(mined, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        address = page.url
+        page.evaluate(AT_ONCE)
+        page.keyboard.press("j")
+        page.keyboard.press("e")
+        card = page.get_by_role("listitem", name=TEXTS[0][0])
+        wait_until(lambda: "Said at once." in card.inner_text() and focused(page) == TEXTS[0][0])
+        assert page.url == address
+        with store_of(mined) as store:
+            assert store.mining.pair(1).chosen == "Said at once."
+
+
 def test_a_document_saved_since_the_preview_is_left_alone(mined: Cli, page: Any) -> None:
     path = mined.folder / "notes.dlm"
     with serving(mined, "notes.dlm") as server:
