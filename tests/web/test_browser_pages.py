@@ -136,6 +136,21 @@ def test_the_view_is_in_the_address_and_comes_back(page: Any, served: Served) ->
         assert "low=" not in page.url
 
 
+def test_the_first_charts_come_within_the_page(page: Any, served: Served) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with watched(page, served.base):
+        for view in ("", "&with=2,77&x=tokens&smoothing=0.95&log=1&low=1000&high=5000"):
+            open_tab(page, served, f"/training?run=1{view}")
+            for title in ("Loss", "Token accuracy", "Gradient norm", "Learning rate"):
+                wait_until(lambda title=title: drawn(page, title) > 0)
+            assert not [url for url in asked if "/api/chart" in url]
+        page.get_by_label("Token accuracy. Run 1").focus()
+        page.keyboard.press("0")
+        wait_until(lambda: drawn(page, "Loss") == 176)
+        assert [url for url in asked if "/api/chart" in url]
+
+
 def test_every_table_follows_the_view(page: Any, served: Served) -> None:
     """Their requests must not push each other out of a queue."""
     with watched(page, served.base):

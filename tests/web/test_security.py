@@ -12,6 +12,7 @@ import pytest
 
 from command_line import Cli
 from dlm.web.security import MAX_BODY_BYTES, TOKEN_HEADER
+from dlm.web.static_files import static_files
 from web_server import Served, serving
 
 
@@ -191,6 +192,9 @@ def test_a_body_beyond_the_limit_is_not_read(server: Served, person: Person) -> 
         "/static/%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2fetc/passwd",
         "/static//etc/passwd",
         "/static/%00",
+        f"{static_files().address}/../../security.py",
+        f"{static_files().address}/js/..%2f..%2f..%2fsecurity.py",
+        f"{static_files().address}//etc/passwd",
         "/training/runs/..%2f..%2fetc%2fpasswd/head",
         "/api/chart?chart=../../../../etc/passwd&run=1",
         "/api/chart?chart=metric:../../../etc/passwd&run=1",

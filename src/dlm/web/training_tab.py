@@ -6,7 +6,10 @@ by the page once it stands.
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
@@ -37,6 +40,13 @@ _Bound = Annotated[float | None, Query(ge=-1e18, le=1e18, allow_inf_nan=False)]
 _Smoothing = Annotated[float, Query(ge=0, le=0.9999, allow_inf_nan=False)]
 _ChartId = Annotated[str, Query(max_length=300)]
 TABLE_ROWS = 100
+RUNS_POINTS = (
+    4 * MOST_POINTS
+)  # shared by the runs of a chart: ten runs in full would be drawn for a third of a second
+OPENING_CHARTS = 4  # that a page has within it: the first two rows of a wide screen
+OPENING_POINTS = (
+    300_000  # read for them, some 30 ms; of longer curves, later charts are asked for by the page
+)
 
 
 @router.get("/training", response_class=HTMLResponse)
@@ -50,6 +60,7 @@ def show(request: Request, desk: AtDesk, run: _RunQuery = None, others: _Others 
         if not rows:
             return page(request, "training/empty.html", tab="training")
         row = rows[0] if run is None else _row(rows, run)
+        charts = _charts(store, row)
         return page(
             request,
             "training.html",
@@ -57,7 +68,9 @@ def show(request: Request, desk: AtDesk, run: _RunQuery = None, others: _Others 
             rows=rows,
             shown=_shown(row, others),
             duration=duration,
-            **_full(store, desk, row),
+            opening=_opening(request, store, row.run, charts["charts"], others),
+            **charts,
+            **_story(store, desk, row),
         )
 
 
@@ -226,8 +239,23 @@ def _charts(store: Store, row: RunRow) -> dict[str, Any]:
     return {"row": row, "charts": main, "more_charts": charts[len(main) :]}
 
 
-def _full(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
-    return {**_charts(store, row), **_story(store, desk, row)}
+def _opening(
+    request: Request, store: Store, run: Run, charts: Sequence[Chart], others: str
+) -> dict[str, str]:
+    """The first charts' lines in base64, by chart: they are drawn as soon as the page's scripts run, with no further
+    question to the server.
+    """
+    query = chart_data.query_of(request.query_params)
+    runs = [run, *_laid_over(store, run.id, others)]
+    found: dict[str, str] = {}
+    points = 0
+    for chart in charts[:OPENING_CHARTS]:
+        if points > OPENING_POINTS:
+            break
+        lines = _drawn(request, store, chart, runs, query)
+        points += sum(line.total for line in lines)
+        found[chart.id] = b64encode(chart_data.encode(chart, query, lines)).decode()
+    return found
 
 
 def _story(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
@@ -256,9 +284,15 @@ def _lines(
     panel = chart_of(chart_id, run.kind, run.method, store.metrics.names(run_id))
     if panel is None:
         raise MissingRecordError(f"run {run_id} has no chart of that name")
-    runs = [run, *_laid_over(store, run_id, others)]
+    return panel, _drawn(request, store, panel, [run, *_laid_over(store, run_id, others)], query)
+
+
+def _drawn(
+    request: Request, store: Store, chart: Chart, runs: Sequence[Run], query: chart_data.Query
+) -> list[chart_data.Drawn]:
+    query = replace(query, most=min(query.most, RUNS_POINTS // len(runs)))
     cache = _memory(request).cache
-    return panel, [line for one in runs for line in chart_data.draw(store, cache, one, panel, query)]
+    return [line for run in runs for line in chart_data.draw(store, cache, run, chart, query)]
 
 
 def _trained(store: Store, run_id: int) -> Run:

@@ -1,8 +1,8 @@
 // The TRAINING tab: the view and its controls, the panels, and what changes while a run goes on.
-import { duration, percent, short } from "/static/js/format.js";
-import { Panel } from "/static/js/panel.js";
-import { post, toast } from "/static/js/shell.js";
-import { keepView, readView, viewQuery } from "/static/js/view.js";
+import { duration, percent, short } from "./format.js";
+import { Panel } from "./panel.js";
+import { post, toast } from "./shell.js";
+import { keepView, readView, viewQuery } from "./view.js";
 
 const RUN = Number(document.getElementById("head").dataset.run);
 
@@ -34,12 +34,14 @@ said.setAttribute("role", "status");
 document.body.append(said);
 
 let panels = [];
+const complete = new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true })); // htmx is there
+const NEAR = 300; // pixels from what is seen: a chart is drawn before it comes into view
 const seen = new IntersectionObserver(
   (entries) => {
     const looked = entries.map((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting));
-    Promise.allSettled(looked).then(chartsStand);
+    Promise.allSettled([...looked, complete]).then(chartsStand);
   },
-  { rootMargin: "300px" },
+  { rootMargin: `${NEAR}px` },
 );
 
 // Verdicts take longer than charts on long runs, and would slow them down: they are asked for when the first charts stand.
@@ -62,7 +64,11 @@ function openPanels() {
   panels.forEach((panel) => panel.destroy());
   seen.disconnect();
   panels = [...document.querySelectorAll(".chart")].map((section) => new Panel(section, office));
-  panels.forEach((panel) => seen.observe(panel.section));
+  for (const panel of panels) {
+    const { top, bottom, width } = panel.section.getBoundingClientRect();
+    if (width && top < innerHeight + NEAR && bottom > -NEAR) panel.setVisible(true); // an observer waits for the first paint
+    seen.observe(panel.section);
+  }
 }
 
 /** The view changed: keep it, show it in the controls, draw anew. */
