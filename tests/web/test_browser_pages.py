@@ -243,8 +243,12 @@ def test_a_promotion_and_a_rollback(page: Any, served: Served, recorded: Cli) ->
     with watched(page, served.base):
         open_tab(page, served, "/training?run=1")
         page.get_by_role("button", name="Promote v0001").click()
+        knobs = page.get_by_role("region", name="Recipe").get_by_text("All ")
+        knobs.click()  # what is unfolded stays so when the page learns of the promotion, and keeps the focus
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0001", every_s=0.5)
         page.locator("#story").get_by_role("row", name="120").get_by_text("current").wait_for()
+        assert page.get_by_role("region", name="Recipe").get_by_role("definition").first.is_visible()
+        assert knobs.evaluate("summary => summary === document.activeElement")
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Roll back").click()
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0002", every_s=0.5)

@@ -145,6 +145,13 @@ def test_a_write_needs_the_token_and_our_origin(person: Person, stranger: httpx.
     )  # let through, and nothing to stop
 
 
+def test_a_stranger_hears_nothing_of_the_document(stranger: httpx.Client) -> None:
+    for path in ("/", "/training", "/none", "/static", "/static/", "/static/none", "/static/../training"):
+        answer = stranger.get(path)
+        assert answer.status_code in (403, 404), path
+        assert "notes" not in answer.text, path
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"])
 def test_every_method_that_is_no_read_needs_the_token(person: Person, method: str) -> None:
     assert person.request(method, "/training").status_code == 403

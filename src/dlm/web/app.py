@@ -33,7 +33,7 @@ def create_app(desk: Desk, keys: Keys) -> FastAPI:
     app.add_exception_handler(DlmError, _on_fault)
     app.add_exception_handler(HTTPException, _on_fault)
     app.add_exception_handler(RequestValidationError, _on_misuse)
-    app.add_route("/static/{version}/{name:path}", static_files.answer, include_in_schema=False)
+    app.add_route("/static/{name:path}", static_files.answer, include_in_schema=False)
     app.add_api_route("/", _home, include_in_schema=False)
     for tab in (training_tab, training_actions, data_tab, data_actions, prompt_tab, live):
         app.include_router(tab.router)

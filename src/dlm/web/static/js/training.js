@@ -197,15 +197,39 @@ function get(address, target) {
 
 function fill(place, address) {
   return new Promise((done) => {
+    let before = null;
+    const leaving = (event) => event.detail.target === place && (before = standing(place));
     const settled = (event) => {
       if (event.target !== place) return; // of something within it
       SETTLED.forEach((name) => place.removeEventListener(name, settled));
+      place.removeEventListener("htmx:beforeSwap", leaving);
+      if (before) restore(place, before);
       done();
     };
+    place.addEventListener("htmx:beforeSwap", leaving);
     SETTLED.forEach((name) => place.addEventListener(name, settled));
     // With no source, htmx queues requests on <body>, and keeps only the last one of all that wait there.
     htmx.ajax("GET", address, { source: place, target: place, swap: "innerHTML" });
   });
+}
+
+// What a person has unfolded stays so, and what has the focus keeps it, when a piece of the page comes anew.
+const nameOf = (element) => {
+  const words = element.matches("summary") ? "" : (element.getAttribute("aria-label") ?? element.textContent);
+  return [element.tagName, element.closest("[data-keep]")?.dataset.keep, words].join("|");
+};
+
+function standing(place) {
+  const folds = new Map([...place.querySelectorAll("details[data-keep]")].map((one) => [one.dataset.keep, one.open]));
+  const focused = document.activeElement !== place && place.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+  return { folds, focused };
+}
+
+function restore(place, { folds, focused }) {
+  for (const one of place.querySelectorAll("details[data-keep]")) one.open = folds.get(one.dataset.keep) ?? one.open;
+  if (!focused) return;
+  const again = [...place.querySelectorAll("summary, button, a, input, [tabindex]")].find((one) => nameOf(one) === focused);
+  again?.focus({ preventScroll: true });
 }
 
 async function loadMarks() {
@@ -261,11 +285,9 @@ function knownNames() {
 
 async function newCharts() {
   const scrolled = scrollY;
-  const open = document.querySelector("details.more")?.open;
   await get(`/training/runs/${RUN}/charts`, "#charts");
   known.clear();
   openPanels();
-  if (open) document.querySelector("details.more")?.setAttribute("open", "");
   scrollTo(0, scrolled);
 }
 
