@@ -24,6 +24,11 @@ export function openingChart(chart, view) {
   return axis === view.x && low === view.low && high === view.high && smoothing === view.smoothing ? found : null;
 }
 
+/** What came within the page is no longer what the charts should show. */
+export function forgetOpening() {
+  document.querySelectorAll("template.opening").forEach((box) => box.remove());
+}
+
 /** The binary answer as arrays. */
 export function decode(buffer) {
   const length = new DataView(buffer).getUint32(0, true);

@@ -1,4 +1,5 @@
 // The TRAINING tab: the view and its controls, the panels, and what changes while a run goes on.
+import { forgetOpening } from "./curves.js";
 import { duration, percent, short } from "./format.js";
 import { Panel } from "./panel.js";
 import { post, toast } from "./shell.js";
@@ -34,7 +35,7 @@ said.setAttribute("role", "status");
 document.body.append(said);
 
 let panels = [];
-const complete = new Promise((done) => addEventListener("DOMContentLoaded", done, { once: true })); // htmx is there
+const complete = new Promise((done) => addEventListener("DOMContentLoaded", () => setTimeout(done), { once: true })); // htmx is there and at work
 const NEAR = 300; // pixels from what is seen: a chart is drawn before it comes into view
 const seen = new IntersectionObserver(
   (entries) => {
@@ -73,6 +74,7 @@ function openPanels() {
 
 /** The view changed: keep it, show it in the controls, draw anew. */
 function changed({ redraw = true } = {}) {
+  forgetOpening();
   keepView(office.view);
   showControls();
   if (redraw) panels.forEach((panel) => panel.invalidate());
@@ -293,6 +295,7 @@ async function newCharts() {
 
 let charting = 0;
 document.addEventListener("dlm:changed", ({ detail }) => {
+  forgetOpening();
   if (detail.points) {
     const { run, series } = detail.points;
     panels.forEach((panel) => panel.append(run, series));
@@ -306,7 +309,10 @@ document.addEventListener("dlm:changed", ({ detail }) => {
   }
   if (detail.runs || detail.events) refreshSoon(Boolean(detail.runs));
 });
-document.addEventListener("dlm:reset", () => refreshSoon(true));
+document.addEventListener("dlm:reset", () => {
+  forgetOpening();
+  refreshSoon(true);
+});
 
 // Figures of the head while the run goes on, from the points themselves.
 const pace = [];
