@@ -168,7 +168,8 @@ def test_every_table_follows_the_view(page: Any, served: Served) -> None:
 
 def test_runs_that_are_not_there_are_left_out_and_said_once(page: Any, served: Served) -> None:
     with watched(page, served.base):
-        open_tab(page, served, "/training?run=1&with=77,2")
+        page.goto(served.url)
+        page.goto(f"{served.base}/training?run=1&with=77,2")
         page.get_by_text("run 77").wait_for()
         wait_until(lambda: drawn(page, "Loss") == 176)
         assert "with=2" in page.url
