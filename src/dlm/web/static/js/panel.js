@@ -5,6 +5,13 @@ import { colour, marksPlugin, withAlpha } from "./marks.js";
 
 const MOST_APPENDED = 6000; // points of a line before it is bucketed anew
 const WHOLE = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9].flatMap((ten) => [ten, 2 * ten, 5 * ten]); // between ticks of steps
+const [MINUTE, HOUR, DAY] = [60, 3600, 86400];
+const SPANS = [
+  ...[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30], // seconds between ticks of wall time
+  ...[1, 2, 5, 10, 15, 30].map((one) => one * MINUTE),
+  ...[1, 2, 3, 6, 12].map((one) => one * HOUR),
+  ...[1, 2, 5, 10, 20, 50, 100].map((one) => one * DAY),
+];
 const RUN_COLOURS = ["rate", "norm", "extra", "chosen", "rejected", "accuracy", "neutral"];
 
 export class Panel {
@@ -183,7 +190,7 @@ export class Panel {
     const { view } = this.office;
     const soft = colour("soft");
     const axis = { stroke: soft, grid: { stroke: withAlpha(soft, 0.18), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-    const x = { ...axis, ...(this.header.axis === "time" ? {} : { incrs: WHOLE }), size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
+    const x = { ...axis, incrs: this.header.axis === "time" ? SPANS : WHOLE, size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
     const y = { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : this.value(tick))) };
     const log = view.log && this.section.dataset.log === "yes" && this.positive();
     const range = this.rangeOfY(log);
