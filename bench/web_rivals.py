@@ -45,7 +45,7 @@ SHOWN = """async (timeout) => {
     const pixels = pen.getImageData(0, 0, copy.width, copy.height).data;
     for (let i = 0; i < pixels.length; i += 4) {
       const [r, g, b, a] = pixels.slice(i, i + 4);
-      if (a > 40 && Math.max(r, g, b) - Math.min(r, g, b) > 60) return true;
+      if (a > 40 && Math.max(r, g, b) - Math.min(r, g, b) > 20) return true;  // grids and axes are grey
     }
     return false;
   };
