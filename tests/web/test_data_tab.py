@@ -240,7 +240,9 @@ def test_what_is_typed_while_an_answer_is_on_its_way_is_text_where_a_field_comes
         page.goto(f"{server.base}/data?standing=staged&order=oldest")
         held: list[Any] = []
         page.route("**/data/decide", lambda route: held.append(route))
-        for key in "a/area":  # the first is a decision; the others are a search, though its field has no focus yet
+        for (
+            key
+        ) in "a/area":  # the first is a decision; the others are a search, though its field has no focus yet
             page.keyboard.press(key)
         wait_until(lambda: page.title() and held)  # asking the page lets the route be told
         held[0].continue_()
