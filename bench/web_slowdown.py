@@ -30,6 +30,7 @@ __all__ = ["measure_slowdown"]
 TURN_S = 2.0
 SETTLES_S = 0.25  # after a signal, before a turn is counted
 GOAL = 2.0  # per cent
+FEWEST = 6  # of fewer values the smallest and the largest are no 95 % interval of the median
 COMMAND = ("train", "--phase", "sft", "--set", "min_steps=100000")
 
 
@@ -92,6 +93,8 @@ def _decided(measure: str, per_step: list[float]) -> dict[str, Any]:
     slowed = [100 * (served / other - 1) for served, other in zip(per_step[1::2], asleep, strict=True)]
     low, high = median_interval(slowed)
     said = "held" if high <= GOAL else "missed" if low > GOAL else "undecided"
+    if len(slowed) < FEWEST:
+        said = "undecided"
     return {**row(measure, "%", slowed, str(GOAL)), "low": low, "high": high, "said": said}
 
 
