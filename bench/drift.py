@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from bench.report import write_report
+from report import write_report
 from tools.docs import page_data
 
 from dlm.review import drift

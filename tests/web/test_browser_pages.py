@@ -136,6 +136,21 @@ def test_the_view_is_in_the_address_and_comes_back(page: Any, served: Served) ->
         assert "low=" not in page.url
 
 
+def test_the_first_charts_come_within_the_page(page: Any, served: Served) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    with watched(page, served.base):
+        for view in ("", "&with=2,77&x=tokens&smoothing=0.95&log=1&low=1000&high=5000"):
+            open_tab(page, served, f"/training?run=1{view}")
+            for title in ("Loss", "Token accuracy", "Gradient norm", "Learning rate"):
+                wait_until(lambda title=title: drawn(page, title) > 0)
+            assert not [url for url in asked if "/api/chart" in url]
+        page.get_by_label("Token accuracy. Run 1").focus()
+        page.keyboard.press("0")
+        wait_until(lambda: drawn(page, "Loss") == 176)
+        assert [url for url in asked if "/api/chart" in url]
+
+
 def test_every_table_follows_the_view(page: Any, served: Served) -> None:
     """Their requests must not push each other out of a queue."""
     with watched(page, served.base):
@@ -153,7 +168,8 @@ def test_every_table_follows_the_view(page: Any, served: Served) -> None:
 
 def test_runs_that_are_not_there_are_left_out_and_said_once(page: Any, served: Served) -> None:
     with watched(page, served.base):
-        open_tab(page, served, "/training?run=1&with=77,2")
+        page.goto(served.url)
+        page.goto(f"{served.base}/training?run=1&with=77,2")
         page.get_by_text("run 77").wait_for()
         wait_until(lambda: drawn(page, "Loss") == 176)
         assert "with=2" in page.url
@@ -228,8 +244,12 @@ def test_a_promotion_and_a_rollback(page: Any, served: Served, recorded: Cli) ->
     with watched(page, served.base):
         open_tab(page, served, "/training?run=1")
         page.get_by_role("button", name="Promote v0001").click()
+        knobs = page.get_by_role("region", name="Recipe").get_by_text("All ")
+        knobs.click()  # what is unfolded stays so when the page learns of the promotion, and keeps the focus
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0001", every_s=0.5)
         page.locator("#story").get_by_role("row", name="120").get_by_text("current").wait_for()
+        assert page.get_by_role("region", name="Recipe").get_by_role("definition").first.is_visible()
+        assert knobs.evaluate("summary => summary === document.activeElement")
         page.on("dialog", lambda dialog: dialog.accept())
         page.get_by_role("button", name="Roll back").click()
         wait_until(lambda: recorded.json("show", "notes.dlm")["current"] == "v0002", every_s=0.5)

@@ -13,7 +13,7 @@ import pytest
 
 from dlm.curves import Series
 from dlm.store import Home, Store
-from dlm.web.chart_data import Query, draw, encode, table
+from dlm.web.chart_data import Query, draw, encode, query_of, table
 from dlm.web.charts import chart_of, charts_of
 from dlm.web.series_cache import SeriesCache
 from recorded_runs import DLM_ID, record_run
@@ -155,3 +155,16 @@ def test_the_cache_forgets_what_was_used_least() -> None:
     make("large", 11)
     make("large", 11)
     assert made[-2:] == ["large", "large"]
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ({}, Query(smoothing=0.6)),
+        ({"x": "tokens", "smoothing": "0", "low": "1e3", "high": "-2.5"}, Query("tokens", 1e3, -2.5, 0.0)),
+        ({"x": "days", "smoothing": "7", "low": "nan", "high": "inf"}, Query(smoothing=0.99)),
+        ({"x": "", "smoothing": "a lot", "low": "", "high": "\x00"}, Query(smoothing=0.6)),
+    ],
+)
+def test_an_address_is_read_as_the_page_s_script_reads_it(address: dict[str, str], wanted: Query) -> None:
+    assert query_of(address) == wanted

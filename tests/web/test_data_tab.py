@@ -162,7 +162,7 @@ def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli,
         page.goto(server.url)
         page.goto(f"{server.base}/data?standing=staged&order=oldest")
         page.keyboard.press("j")
-        assert focused(page) == TEXTS[0][0]
+        wait_until(lambda: focused(page) == TEXTS[0][0])  # keys wait for the page's load
         for key in ('"', "\\", "]"):  # no key of ours, and none that ends the script
             page.keyboard.press(key)
         page.evaluate(
@@ -191,6 +191,7 @@ def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli,
         )
         shown = [parts[-1] for parts in lines if "+" in parts]
         assert path.read_text(encoding="utf-8") == before
+        page.get_by_text("live", exact=True).wait_for()  # its scripts listen
         assert accessible(page) == []
         page.keyboard.press("y")
         page.get_by_role("heading", name="2 pairs written").wait_for()
@@ -202,6 +203,53 @@ def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli,
         assert [(one.prompt, one.chosen, one.rejected) for one in triples] == list(TEXTS[:2])
         page.goto(f"{server.base}/data?standing=document")
         assert page.locator("#summary").inner_text() == "1–2 of 2 signals"
+
+
+AT_ONCE = """() => {
+  new MutationObserver((_, observer) => {
+    const field = document.querySelector("#results textarea");
+    if (!field) return;
+    observer.disconnect();
+    field.value = "Said at once.";
+    field.dispatchEvent(new KeyboardEvent("keydown", {key: "Enter", ctrlKey: true, bubbles: true, cancelable: true}));
+  }).observe(document.body, {childList: true, subtree: true});
+}"""
+
+
+def test_what_has_just_come_into_the_page_works_at_once(mined: Cli, page: Any) -> None:
+    """A form that can be seen and is not alive yet would be sent by the browser itself, as an address to go to."""
+    with serving(mined, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        address = page.url
+        page.evaluate(AT_ONCE)
+        page.keyboard.press("j")
+        page.keyboard.press("e")
+        card = page.get_by_role("listitem", name=TEXTS[0][0])
+        wait_until(lambda: "Said at once." in card.inner_text() and focused(page) == TEXTS[0][0])
+        assert page.url == address
+        with store_of(mined) as store:
+            assert store.mining.pair(1).chosen == "Said at once."
+
+
+def test_what_is_typed_while_an_answer_is_on_its_way_is_text_where_a_field_comes(
+    mined: Cli, page: Any
+) -> None:
+    with serving(mined, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        held: list[Any] = []
+        page.route("**/data/decide", lambda route: held.append(route))
+        for (
+            key
+        ) in "a/area":  # the first is a decision; the others are a search, though its field has no focus yet
+            page.keyboard.press(key)
+        wait_until(lambda: page.title() and held)  # asking the page lets the route be told
+        held[0].continue_()
+        wait_until(lambda: page.get_by_label("Search").input_value() == "area")
+        page.wait_for_url("**search=area**")
+        with store_of(mined) as store:
+            assert [pair.status for pair in store.mining.pairs()] == ["accepted", *["staged"] * 3]
 
 
 def test_a_document_saved_since_the_preview_is_left_alone(mined: Cli, page: Any) -> None:

@@ -15,6 +15,7 @@ from dlm.web.charts import charts_of
 from dlm.web.gate_verdicts import verdicts_of
 from dlm.web.run_rows import RunRows
 from dlm.web.series_cache import SeriesCache
+from dlm.web.static_files import static_files
 from recorded_runs import DLM_ID, record_rft, record_verdict
 from web_server import Served, serving
 
@@ -129,10 +130,17 @@ def test_a_verdict_changes_the_mark_that_pages_follow(store: Store) -> None:
     assert store.following.states() != before
 
 
-def test_vendored_files_are_asked_for_once_and_ours_each_time(person: httpx.Client) -> None:
-    vendored = person.get("/static/vendor/uplot-1.6.32.min.js")
-    assert (vendored.status_code, vendored.headers["Cache-Control"]) == (
-        200,
-        "public, max-age=31536000, immutable",
-    )
-    assert person.get("/static/js/panel.js").headers["Cache-Control"] == "no-store"
+def test_scripts_and_styles_are_asked_for_once_under_an_address_that_names_them(
+    person: httpx.Client,
+) -> None:
+    address = static_files().address
+    assert f'src="{address}/js/training.js"' in person.get("/training").text
+    for name in ("vendor/uplot-1.6.32.min.js", "js/panel.js", "base.css", "icon.svg"):
+        found = person.get(f"{address}/{name}")
+        assert (found.status_code, found.headers["Cache-Control"]) == (
+            200,
+            "public, max-age=31536000, immutable",
+        )
+        assert found.content == static_files().contents[name]
+    for path in ("/static/base.css", "/static/000000000000/base.css", f"{address}/vendor/README.md", address):
+        assert person.get(path).status_code == 404

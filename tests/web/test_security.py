@@ -12,6 +12,7 @@ import pytest
 
 from command_line import Cli
 from dlm.web.security import MAX_BODY_BYTES, TOKEN_HEADER
+from dlm.web.static_files import static_files
 from web_server import Served, serving
 
 
@@ -144,6 +145,13 @@ def test_a_write_needs_the_token_and_our_origin(person: Person, stranger: httpx.
     )  # let through, and nothing to stop
 
 
+def test_a_stranger_hears_nothing_of_the_document(stranger: httpx.Client) -> None:
+    for path in ("/", "/training", "/none", "/static", "/static/", "/static/none", "/static/../training"):
+        answer = stranger.get(path)
+        assert answer.status_code in (403, 404), path
+        assert "notes" not in answer.text, path
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "PROPFIND"])
 def test_every_method_that_is_no_read_needs_the_token(person: Person, method: str) -> None:
     assert person.request(method, "/training").status_code == 403
@@ -191,6 +199,9 @@ def test_a_body_beyond_the_limit_is_not_read(server: Served, person: Person) -> 
         "/static/%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2f%2e%2e%2fetc/passwd",
         "/static//etc/passwd",
         "/static/%00",
+        f"{static_files().address}/../../security.py",
+        f"{static_files().address}/js/..%2f..%2f..%2fsecurity.py",
+        f"{static_files().address}//etc/passwd",
         "/training/runs/..%2f..%2fetc%2fpasswd/head",
         "/api/chart?chart=../../../../etc/passwd&run=1",
         "/api/chart?chart=metric:../../../etc/passwd&run=1",

@@ -5,34 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import RedirectResponse, Response
-from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from dlm import __version__
 from dlm.errors import DlmError
-from dlm.web import data_actions, data_tab, live, prompt_tab, training_actions, training_tab
+from dlm.web import data_actions, data_tab, live, prompt_tab, static_files, training_actions, training_tab
 from dlm.web.answerer import Answerer
 from dlm.web.desk import Desk
 from dlm.web.live import Feed, Watcher
 from dlm.web.memory import Memory
-from dlm.web.pages import FOLDER, fault_page
+from dlm.web.pages import fault_page
 from dlm.web.security import Guard, Keys
 
 __all__ = ["create_app"]
-
-
-class _Vendored(StaticFiles):
-    """Files that carry their version in the name: a browser asks for each one once."""
-
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        answer = super().file_response(*args, **kwargs)
-        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return answer
 
 
 def create_app(desk: Desk, keys: Keys) -> FastAPI:
@@ -44,8 +33,7 @@ def create_app(desk: Desk, keys: Keys) -> FastAPI:
     app.add_exception_handler(DlmError, _on_fault)
     app.add_exception_handler(HTTPException, _on_fault)
     app.add_exception_handler(RequestValidationError, _on_misuse)
-    app.mount("/static/vendor", _Vendored(directory=FOLDER / "static" / "vendor"), name="vendor")
-    app.mount("/static", StaticFiles(directory=FOLDER / "static"), name="static")
+    app.add_route("/static/{name:path}", static_files.answer, include_in_schema=False)
     app.add_api_route("/", _home, include_in_schema=False)
     for tab in (training_tab, training_actions, data_tab, data_actions, prompt_tab, live):
         app.include_router(tab.router)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -23,9 +23,21 @@ from dlm.web.buckets import bucketed, smoothed, window
 from dlm.web.charts import Chart, Line
 from dlm.web.series_cache import SeriesCache
 
-__all__ = ["Axis", "Drawn", "Query", "draw", "encode", "interpolated", "number", "places", "table"]
+__all__ = [
+    "Axis",
+    "Drawn",
+    "Query",
+    "draw",
+    "encode",
+    "interpolated",
+    "number",
+    "places",
+    "query_of",
+    "table",
+]
 
 Axis = Literal["step", "time", "tokens"]
+USUAL_SMOOTHING = 0.6  # of a page's charts, until a person moves the slider
 AXIS_UNITS: dict[Axis, str] = {"step": "step", "time": "s since its start", "tokens": "tokens"}
 
 
@@ -38,6 +50,22 @@ class Query:
     high: float | None = None
     smoothing: float = 0.0
     most: int = 4_000
+
+
+def query_of(address: Mapping[str, str]) -> Query:
+    """What a page's address asks of its charts, as `view.js` reads it: what cannot be read is as usual."""
+
+    def number(name: str) -> float | None:
+        try:
+            found = float(address.get(name, ""))
+        except ValueError:
+            return None
+        return found if math.isfinite(found) else None
+
+    axis: Axis = next((one for one in AXIS_UNITS if one == address.get("x")), "step")
+    smoothing = number("smoothing")
+    smoothing = USUAL_SMOOTHING if smoothing is None else min(0.99, max(0.0, smoothing))
+    return Query(axis, number("low"), number("high"), smoothing)
 
 
 @dataclass(frozen=True)
@@ -153,6 +181,9 @@ def encode(chart: Chart, query: Query, lines: Sequence[Drawn]) -> bytes:
         "unit": chart.unit,
         "share": chart.share,
         "axis": query.axis,
+        "low": query.low,
+        "high": query.high,
+        "smoothing": query.smoothing,
         "axis_unit": AXIS_UNITS[query.axis],
         "guides": [{"value": guide.value, "label": guide.label} for guide in chart.guides],
         "lines": [

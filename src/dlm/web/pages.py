@@ -18,8 +18,9 @@ from starlette.exceptions import HTTPException
 
 from dlm import __version__
 from dlm.errors import ConflictError, DlmError, GateError, LockedError, MissingRecordError
+from dlm.web.static_files import static_files
 
-__all__ = ["FOLDER", "fault_page", "is_fragment", "page", "plain", "plural"]
+__all__ = ["fault_page", "is_fragment", "page", "plain", "plural"]
 
 FOLDER = Path(__file__).parent
 
@@ -52,7 +53,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": plain, "plural": plural, "when": when, "number": number}
-    environment.globals |= {"tabs": TABS, "dlm_version": __version__}
+    environment.globals |= {"tabs": TABS, "dlm_version": __version__, "static": static_files().address}
     return environment
 
 
@@ -77,8 +78,14 @@ def page(request: Request, template: str, *, status: int = 200, **values: Any) -
     """
     state = request.app.state
     seen = getattr(request.state, "seen", "")
-    values = {"desk": state.desk, "tab": "", "seen": seen, **values}
+    values = {"desk": state.desk, "tab": "", "seen": seen, "theme": _theme(request), **values}
     return HTMLResponse(_templates.get_template(template).render(values), status_code=status)
+
+
+def _theme(request: Request) -> str:
+    """The colours chosen with the switch; "" as the system has them. A cookie, since every start has another port."""
+    chosen = request.cookies.get("dlm-theme", "")
+    return chosen if chosen in ("light", "dark") else ""
 
 
 def is_fragment(request: Request) -> bool:

@@ -6,10 +6,13 @@ by the page once it stands.
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from dlm.errors import MissingRecordError, UsageError
@@ -32,11 +35,15 @@ router = APIRouter()
 RunId = Annotated[int, Path(ge=1, le=2**53)]
 _RunQuery = Annotated[int | None, Query(ge=1, le=2**53)]
 _Others = Annotated[str, Query(alias="with", max_length=200, pattern=r"^(\d{1,15}(,\d{1,15}){0,9})?$")]
-_Axis = Annotated[chart_data.Axis, Query()]
 _Bound = Annotated[float | None, Query(ge=-1e18, le=1e18, allow_inf_nan=False)]
-_Smoothing = Annotated[float, Query(ge=0, le=0.9999, allow_inf_nan=False)]
-_ChartId = Annotated[str, Query(max_length=300)]
 TABLE_ROWS = 100
+RUNS_POINTS = (
+    4 * MOST_POINTS
+)  # shared by the runs of a chart: ten runs in full would be drawn for a third of a second
+OPENING_CHARTS = 4  # that a page has within it: the first two rows of a wide screen
+OPENING_POINTS = (
+    300_000  # read for them, some 30 ms; of longer curves, later charts are asked for by the page
+)
 
 
 @router.get("/training", response_class=HTMLResponse)
@@ -50,6 +57,7 @@ def show(request: Request, desk: AtDesk, run: _RunQuery = None, others: _Others 
         if not rows:
             return page(request, "training/empty.html", tab="training")
         row = rows[0] if run is None else _row(rows, run)
+        charts = _charts(store, row)
         return page(
             request,
             "training.html",
@@ -57,7 +65,9 @@ def show(request: Request, desk: AtDesk, run: _RunQuery = None, others: _Others 
             rows=rows,
             shown=_shown(row, others),
             duration=duration,
-            **_full(store, desk, row),
+            opening=_opening(request, store, row.run, charts["charts"], others),
+            **charts,
+            **_story(store, desk, row),
         )
 
 
@@ -114,49 +124,54 @@ def findings(request: Request, desk: AtDesk, run_id: RunId) -> HTMLResponse:
         return page(request, "training/findings.html", row=row, judged=judged)
 
 
-@router.get("/training/table", response_class=HTMLResponse)
-def table(
-    request: Request,
-    desk: AtDesk,
-    chart: _ChartId,
+@dataclass(frozen=True)
+class _Asked:
+    """A chart as an address asks for it: of one run and of those laid over it."""
+
+    chart: str
+    run: int
+    others: str
+    query: chart_data.Query
+
+
+def _asked(
+    chart: Annotated[str, Query(max_length=300)],
     run: Annotated[int, Query(ge=1, le=2**53)],
     others: _Others = "",
-    x: _Axis = "step",
+    x: Annotated[chart_data.Axis, Query()] = "step",
     low: _Bound = None,
     high: _Bound = None,
-) -> HTMLResponse:
+    smoothing: Annotated[float, Query(ge=0, le=0.9999, allow_inf_nan=False)] = 0.0,
+    most: Annotated[int, Query(ge=30, le=MOST_POINTS)] = MOST_POINTS,
+) -> _Asked:
+    return _Asked(chart, run, others, chart_data.Query(x, low, high, smoothing, most))
+
+
+_AskedFor = Annotated[_Asked, Depends(_asked)]
+
+
+@router.get("/training/table", response_class=HTMLResponse)
+def table(request: Request, desk: AtDesk, asked: _AskedFor) -> HTMLResponse:
     """A chart's numbers as a table, thinned to a hundred rows."""
-    query = chart_data.Query(x, low, high, most=MOST_POINTS)
     with desk.store() as store:
-        panel, lines = _lines(request, store, chart, run, others, query)
+        panel, lines = _lines(request, store, asked)
     heads, rows = chart_data.table(lines, TABLE_ROWS)
-    return page(
-        request, "training/table.html", chart=panel, heads=heads, rows=rows, axis=chart_data.AXIS_UNITS[x]
-    )
+    axis = chart_data.AXIS_UNITS[asked.query.axis]
+    return page(request, "training/table.html", chart=panel, heads=heads, rows=rows, axis=axis)
 
 
 @router.get("/api/chart", response_class=Response)
-def chart(
-    request: Request,
-    desk: AtDesk,
-    chart: _ChartId,
-    run: Annotated[int, Query(ge=1, le=2**53)],
-    others: _Others = "",
-    x: _Axis = "step",
-    low: _Bound = None,
-    high: _Bound = None,
-    smoothing: _Smoothing = 0.0,
-    most: Annotated[int, Query(ge=30, le=MOST_POINTS)] = MOST_POINTS,
-) -> Response:
-    """A chart's lines in binary (see `chart_data`), of one run and of the others that are laid over it."""
-    query = chart_data.Query(x, low, high, smoothing, most)
+def chart(request: Request, desk: AtDesk, asked: _AskedFor) -> Response:
+    """A chart's lines in binary (see `chart_data`)."""
     with desk.store() as store:
-        panel, lines = _lines(request, store, chart, run, others, query)
-    return Response(chart_data.encode(panel, query, lines), media_type="application/octet-stream")
+        panel, lines = _lines(request, store, asked)
+    return Response(chart_data.encode(panel, asked.query, lines), media_type="application/octet-stream")
 
 
 @router.get("/api/marks/{run_id}")
-def marks(request: Request, desk: AtDesk, run_id: RunId, x: _Axis = "step") -> dict[str, Any]:
+def marks(
+    request: Request, desk: AtDesk, run_id: RunId, x: Annotated[chart_data.Axis, Query()] = "step"
+) -> dict[str, Any]:
     """What is to be marked on a run's charts: saved checkpoints, and the steps that the rules point at."""
     memory = _memory(request)
     with desk.store() as store:
@@ -226,8 +241,23 @@ def _charts(store: Store, row: RunRow) -> dict[str, Any]:
     return {"row": row, "charts": main, "more_charts": charts[len(main) :]}
 
 
-def _full(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
-    return {**_charts(store, row), **_story(store, desk, row)}
+def _opening(
+    request: Request, store: Store, run: Run, charts: Sequence[Chart], others: str
+) -> dict[str, str]:
+    """The first charts' lines in base64, by chart: they are drawn as soon as the page's scripts run, with no further
+    question to the server.
+    """
+    query = chart_data.query_of(request.query_params)
+    runs = [run, *_laid_over(store, run.id, others)]
+    found: dict[str, str] = {}
+    points = 0
+    for chart in charts[:OPENING_CHARTS]:
+        if points > OPENING_POINTS:
+            break
+        lines = _drawn(request, store, chart, runs, query)
+        points += sum(line.total for line in lines)
+        found[chart.id] = b64encode(chart_data.encode(chart, query, lines)).decode()
+    return found
 
 
 def _story(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
@@ -243,22 +273,26 @@ def _story(store: Store, desk: Desk, row: RunRow) -> dict[str, Any]:
     }
 
 
-def _lines(
-    request: Request, store: Store, chart_id: str, run_id: int, others: str, query: chart_data.Query
-) -> tuple[Chart, list[chart_data.Drawn]]:
+def _lines(request: Request, store: Store, asked: _Asked) -> tuple[Chart, list[chart_data.Drawn]]:
     """A chart of a run, and the lines of that run and of others in it. An address may be older than the runs that it lays
     over: others that have no curves here are left out, and the page says so.
 
     Raises:
         MissingRecordError: no such run or chart.
     """
-    run = _trained(store, run_id)
-    panel = chart_of(chart_id, run.kind, run.method, store.metrics.names(run_id))
+    run = _trained(store, asked.run)
+    panel = chart_of(asked.chart, run.kind, run.method, store.metrics.names(run.id))
     if panel is None:
-        raise MissingRecordError(f"run {run_id} has no chart of that name")
-    runs = [run, *_laid_over(store, run_id, others)]
+        raise MissingRecordError(f"run {run.id} has no chart of that name")
+    return panel, _drawn(request, store, panel, [run, *_laid_over(store, run.id, asked.others)], asked.query)
+
+
+def _drawn(
+    request: Request, store: Store, chart: Chart, runs: Sequence[Run], query: chart_data.Query
+) -> list[chart_data.Drawn]:
+    query = replace(query, most=min(query.most, RUNS_POINTS // len(runs)))
     cache = _memory(request).cache
-    return panel, [line for one in runs for line in chart_data.draw(store, cache, one, panel, query)]
+    return [line for run in runs for line in chart_data.draw(store, cache, run, chart, query)]
 
 
 def _trained(store: Store, run_id: int) -> Run:

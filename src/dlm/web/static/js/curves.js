@@ -11,6 +11,24 @@ export async function fetchChart(chart, view, signal) {
   return decode(await answer.arrayBuffer());
 }
 
+/** The lines of a chart that came within the page: once, and for the view that they were made for; null otherwise. */
+export function openingChart(chart, view) {
+  const box = document.querySelector(`template.opening[data-chart="${CSS.escape(chart)}"]`);
+  if (!box) return null;
+  box.remove();
+  const text = atob(box.content.textContent);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const found = decode(bytes.buffer);
+  const { axis, low, high, smoothing } = found.header;
+  return axis === view.x && low === view.low && high === view.high && smoothing === view.smoothing ? found : null;
+}
+
+/** What came within the page is no longer what the charts should show. */
+export function forgetOpening() {
+  document.querySelectorAll("template.opening").forEach((box) => box.remove());
+}
+
 /** The binary answer as arrays. */
 export function decode(buffer) {
   const length = new DataView(buffer).getUint32(0, true);

@@ -72,7 +72,16 @@ function press(key) {
 
 function answered() {
   asking = Math.max(0, asking - 1);
-  while (!asking && waiting.length) press(waiting.shift());
+  while (!asking && waiting.length) {
+    if (document.activeElement?.matches("input, textarea")) type(document.activeElement, waiting.splice(0).join(""));
+    else press(waiting.shift());
+  }
+}
+
+/** What was typed for a field before it had the focus, such as the words after `/`: text, and no decisions. */
+function type(field, text) {
+  field.setRangeText(text, field.selectionStart, field.selectionEnd, "end");
+  field.dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 document.addEventListener("keydown", (event) => {

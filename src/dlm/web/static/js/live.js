@@ -1,6 +1,6 @@
 // One event stream per page. What changed goes out as `dlm:changed` on the document; when events were lost, or the
 // server is another one, `dlm:reset`: read everything anew.
-import { toast } from "/static/js/shell.js";
+import { toast } from "./shell.js";
 
 const sign = document.getElementById("live");
 

@@ -1,10 +1,17 @@
 // One chart: its lines, marks, values under the cursor, zoom by mouse and keyboard. Drawn only while it is in view.
-import { fetchChart } from "/static/js/curves.js";
-import { duration, percent, short } from "/static/js/format.js";
-import { colour, marksPlugin, withAlpha } from "/static/js/marks.js";
+import { fetchChart, openingChart } from "./curves.js";
+import { duration, percent, short } from "./format.js";
+import { colour, marksPlugin, withAlpha } from "./marks.js";
 
 const MOST_APPENDED = 6000; // points of a line before it is bucketed anew
 const WHOLE = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9].flatMap((ten) => [ten, 2 * ten, 5 * ten]); // between ticks of steps
+const [MINUTE, HOUR, DAY] = [60, 3600, 86400];
+const SPANS = [
+  ...[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30], // seconds between ticks of wall time
+  ...[1, 2, 5, 10, 15, 30].map((one) => one * MINUTE),
+  ...[1, 2, 3, 6, 12].map((one) => one * HOUR),
+  ...[1, 2, 5, 10, 20, 50, 100].map((one) => one * DAY),
+];
 const RUN_COLOURS = ["rate", "norm", "extra", "chosen", "rejected", "accuracy", "neutral"];
 
 export class Panel {
@@ -44,13 +51,14 @@ export class Panel {
     this.request?.abort();
     const request = (this.request = new AbortController());
     try {
-      const answer = await fetchChart(this.chart, this.office.view, request.signal);
+      const { view } = this.office;
+      const answer = openingChart(this.chart, view) ?? (await fetchChart(this.chart, view, request.signal));
       if (request.signal.aborted) return;
       this.header = answer.header;
       this.lines = answer.lines;
       for (const line of this.lines) this.prepare(line);
+      this.fresh = true;
       this.draw();
-      performance.mark(`dlm:${this.chart}`);
       if (this.section.querySelector(".numbers").open) this.fillTable();
     } catch (fault) {
       if (fault.name === "AbortError") return;
@@ -155,6 +163,12 @@ export class Panel {
     this.count();
   }
 
+  /** The picture of what was read last is there; when, for who looks at the page from outside. */
+  painted() {
+    if (this.fresh) performance.mark(`dlm:${this.chart}`);
+    this.fresh = false;
+  }
+
   /** How many points the picture has, for who looks at the page from outside. */
   count() {
     this.section.dataset.points = String(this.lines.reduce((sum, line) => sum + line.x.length, 0));
@@ -176,7 +190,7 @@ export class Panel {
     const { view } = this.office;
     const soft = colour("soft");
     const axis = { stroke: soft, grid: { stroke: withAlpha(soft, 0.18), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
-    const x = { ...axis, ...(this.header.axis === "time" ? {} : { incrs: WHOLE }), size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
+    const x = { ...axis, incrs: this.header.axis === "time" ? SPANS : WHOLE, size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
     const y = { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : this.value(tick))) };
     const log = view.log && this.section.dataset.log === "yes" && this.positive();
     const range = this.rangeOfY(log);
@@ -192,6 +206,7 @@ export class Panel {
       plugins: [marksPlugin(this)],
       hooks: {
         setSelect: [(drawn) => this.onSelect(drawn)],
+        draw: [() => this.painted()],
         setCursor: [(drawn) => this.showValues(drawn.cursor.idx)],
         ready: [(drawn) => drawn.over.addEventListener("dblclick", () => this.office.zoom(null, null))],
       },

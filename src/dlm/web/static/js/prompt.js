@@ -1,6 +1,6 @@
 // The PROMPT tab: ask, read the answers as they come, vote, prefer.
-import { plain } from "/static/js/plain.js";
-import { post, toast, writeToken } from "/static/js/shell.js";
+import { plain } from "./plain.js";
+import { post, toast, writeToken } from "./shell.js";
 
 const form = document.getElementById("ask");
 const field = (id) => document.getElementById(id);

@@ -62,12 +62,7 @@ function turnTheme(button) {
   const name = TURNS[next][0];
   if (name) root.dataset.theme = name;
   else delete root.dataset.theme;
-  try {
-    if (name) localStorage.setItem("dlm-theme", name);
-    else localStorage.removeItem("dlm-theme");
-  } catch {
-    // storage switched off: the choice holds for this page
-  }
+  document.cookie = `dlm-theme=${name}; path=/; max-age=${name ? 31536000 : 0}; samesite=lax`; // pages come in its colours
   label(button);
   document.dispatchEvent(new CustomEvent("dlm:theme"));
 }

@@ -1,8 +1,9 @@
 // The TRAINING tab: the view and its controls, the panels, and what changes while a run goes on.
-import { duration, percent, short } from "/static/js/format.js";
-import { Panel } from "/static/js/panel.js";
-import { post, toast } from "/static/js/shell.js";
-import { keepView, readView, viewQuery } from "/static/js/view.js";
+import { forgetOpening } from "./curves.js";
+import { duration, percent, short } from "./format.js";
+import { Panel } from "./panel.js";
+import { post, toast } from "./shell.js";
+import { keepView, readView, viewQuery } from "./view.js";
 
 const RUN = Number(document.getElementById("head").dataset.run);
 
@@ -34,12 +35,14 @@ said.setAttribute("role", "status");
 document.body.append(said);
 
 let panels = [];
+const complete = new Promise((done) => addEventListener("DOMContentLoaded", () => setTimeout(done), { once: true })); // htmx is there and at work
+const NEAR = 300; // pixels from what is seen: a chart is drawn before it comes into view
 const seen = new IntersectionObserver(
   (entries) => {
     const looked = entries.map((entry) => panels.find((panel) => panel.section === entry.target)?.setVisible(entry.isIntersecting));
-    Promise.allSettled(looked).then(chartsStand);
+    Promise.allSettled([...looked, complete]).then(chartsStand);
   },
-  { rootMargin: "300px" },
+  { rootMargin: `${NEAR}px` },
 );
 
 // Verdicts take longer than charts on long runs, and would slow them down: they are asked for when the first charts stand.
@@ -62,11 +65,16 @@ function openPanels() {
   panels.forEach((panel) => panel.destroy());
   seen.disconnect();
   panels = [...document.querySelectorAll(".chart")].map((section) => new Panel(section, office));
-  panels.forEach((panel) => seen.observe(panel.section));
+  for (const panel of panels) {
+    const { top, bottom, width } = panel.section.getBoundingClientRect();
+    if (width && top < innerHeight + NEAR && bottom > -NEAR) panel.setVisible(true); // an observer waits for the first paint
+    seen.observe(panel.section);
+  }
 }
 
 /** The view changed: keep it, show it in the controls, draw anew. */
 function changed({ redraw = true } = {}) {
+  forgetOpening();
   keepView(office.view);
   showControls();
   if (redraw) panels.forEach((panel) => panel.invalidate());
@@ -191,15 +199,39 @@ function get(address, target) {
 
 function fill(place, address) {
   return new Promise((done) => {
+    let before = null;
+    const leaving = (event) => event.detail.target === place && (before = standing(place));
     const settled = (event) => {
       if (event.target !== place) return; // of something within it
       SETTLED.forEach((name) => place.removeEventListener(name, settled));
+      place.removeEventListener("htmx:beforeSwap", leaving);
+      if (before) restore(place, before);
       done();
     };
+    place.addEventListener("htmx:beforeSwap", leaving);
     SETTLED.forEach((name) => place.addEventListener(name, settled));
     // With no source, htmx queues requests on <body>, and keeps only the last one of all that wait there.
     htmx.ajax("GET", address, { source: place, target: place, swap: "innerHTML" });
   });
+}
+
+// What a person has unfolded stays so, and what has the focus keeps it, when a piece of the page comes anew.
+const nameOf = (element) => {
+  const words = element.matches("summary") ? "" : (element.getAttribute("aria-label") ?? element.textContent);
+  return [element.tagName, element.closest("[data-keep]")?.dataset.keep, words].join("|");
+};
+
+function standing(place) {
+  const folds = new Map([...place.querySelectorAll("details[data-keep]")].map((one) => [one.dataset.keep, one.open]));
+  const focused = document.activeElement !== place && place.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+  return { folds, focused };
+}
+
+function restore(place, { folds, focused }) {
+  for (const one of place.querySelectorAll("details[data-keep]")) one.open = folds.get(one.dataset.keep) ?? one.open;
+  if (!focused) return;
+  const again = [...place.querySelectorAll("summary, button, a, input, [tabindex]")].find((one) => nameOf(one) === focused);
+  again?.focus({ preventScroll: true });
 }
 
 async function loadMarks() {
@@ -255,16 +287,15 @@ function knownNames() {
 
 async function newCharts() {
   const scrolled = scrollY;
-  const open = document.querySelector("details.more")?.open;
   await get(`/training/runs/${RUN}/charts`, "#charts");
   known.clear();
   openPanels();
-  if (open) document.querySelector("details.more")?.setAttribute("open", "");
   scrollTo(0, scrolled);
 }
 
 let charting = 0;
 document.addEventListener("dlm:changed", ({ detail }) => {
+  forgetOpening();
   if (detail.points) {
     const { run, series } = detail.points;
     panels.forEach((panel) => panel.append(run, series));
@@ -278,7 +309,10 @@ document.addEventListener("dlm:changed", ({ detail }) => {
   }
   if (detail.runs || detail.events) refreshSoon(Boolean(detail.runs));
 });
-document.addEventListener("dlm:reset", () => refreshSoon(true));
+document.addEventListener("dlm:reset", () => {
+  forgetOpening();
+  refreshSoon(true);
+});
 
 // Figures of the head while the run goes on, from the points themselves.
 const pace = [];
