@@ -170,15 +170,14 @@ def main() -> None:
         "live": measure_live,
         "slowdown": measure_slowdown,
     }
-    rows = []
     for name in asked.parts or PARTS:
         print(f"{name} …", file=sys.stderr)
-        rows += measures[name]()
+        merge_report("web", measures[name]())  # after each, so that what is measured is kept
     if asked.rivals:
         print("rivals …", file=sys.stderr)
         with browser() as opened:
-            rows += [row(*one) for one in rival_rows(asked.rivals, opened, curve(MILLION, 99))]
-    merge_report("web", rows)
+            rivals = rival_rows(asked.rivals, opened, curve(MILLION, 99))
+        merge_report("web", [row(*one) for one in rivals])
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def measure_slowdown(pairs: int = 30) -> list[dict[str, Any]]:
                 time.sleep(1)
                 turns = [_turn(server, training.pid, served=n % 2 == 1) for n in range(2 * pairs + 1)]
         finally:
-            training.send_signal(signal.SIGINT)
+            training.send_signal(signal.SIGTERM)  # a background job ignores SIGINT
             training.wait(timeout=60)
         with _store() as store:
             times = store.metrics.read(1, ["train_loss"])["train_loss"].times
