@@ -31,6 +31,7 @@ from web_slowdown import measure_slowdown
 from dlm.store import Home, RunSpec
 
 MILLION, TENTH = 1_000_000, 100_000
+IDLE_MS = 4000
 PARTS = ("start", "charts", "live", "slowdown")
 
 
@@ -109,6 +110,7 @@ def measure_charts(repeats: int = 5) -> list[dict[str, Any]]:
                             drawn = page.evaluate(LINES)
                             if drawn != path.count(",") + 1 + path.count("with="):
                                 sys.exit(f"{name}: {drawn} lines were drawn")
+                            page.wait_for_timeout(IDLE_MS)  # what the curves say is worked out meanwhile
                         for key in "++-":
                             zooms.append(page.evaluate(ZOOM, ["dlm:loss", key]))
                             page.wait_for_timeout(300)

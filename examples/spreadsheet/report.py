@@ -168,7 +168,7 @@ def _comparison(study: Study) -> Lines:
                     (
                         arm,
                         str(seed),
-                        f"{also['which']}, step {also['step']} of {kept['steps']}",
+                        f"{also['which']}, step {also['step']}; counts: {kept['steps']}",
                         f"{shown:.4f}",
                     )
                 )

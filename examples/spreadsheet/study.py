@@ -289,7 +289,7 @@ def _also(cell: Cell, which: str, trained: Mapping[str, Any]) -> dict[str, Any]:
     """The last or the peak checkpoint of a run, on long tables alone, sampled."""
     run, curves = trained["run"], trained["curves"]
     if which == "last":
-        step = run["steps"]
+        step = curves["train_loss"][0][-1]  # run["steps"] is where the version was made
     else:
         steps, rewards = curves["full_valid_mean_reward"]
         step = steps[max(range(len(rewards)), key=lambda place: rewards[place])]

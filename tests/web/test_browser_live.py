@@ -126,7 +126,7 @@ def ask_and_vote(page: Any, served: Served, cli: Cli) -> None:
     page.keyboard.press("2")
     wait_until(lambda: votes(cli) == [("Whoever arrives first on Monday.", -1.0)])
     prefer.click()
-    page.get_by_text("waits for review").first.wait_for()
+    page.get_by_text("kept as a pair").first.wait_for()
     with Home.open(cli.home).store(DLM_ID) as store:
         [pair] = store.mining.pairs()
     assert (pair.status, pair.prompt) == ("staged", "Who waters the plants?")

@@ -134,8 +134,8 @@ def test_scripts_and_styles_are_asked_for_once_under_an_address_that_names_them(
     person: httpx.Client,
 ) -> None:
     address = static_files().address
-    assert f'src="{address}/js/training.js"' in person.get("/training").text
-    for name in ("vendor/uplot-1.6.32.min.js", "js/panel.js", "base.css", "icon.svg"):
+    assert f'src="{address}/page/training.js"' in person.get("/training").text
+    for name in ("vendor/uplot-1.6.32.min.js", "page/training.js", "page/training.css", "icon.svg"):
         found = person.get(f"{address}/{name}")
         assert (found.status_code, found.headers["Cache-Control"]) == (
             200,

@@ -1,7 +1,7 @@
 """Scripts, styles and pictures of the pages, in memory, under an address that names their content.
 
-A browser keeps each file as long as it likes: another version of dlm has other addresses. Modules import each other by
-relative addresses, so that they stay within one version.
+A browser keeps each file as long as it likes: another version of dlm has other addresses. Each kind of page has one script
+and one style under `page/`, joined from the files that `PAGES` names.
 """
 
 from __future__ import annotations
@@ -14,9 +14,19 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-__all__ = ["StaticFiles", "answer", "static_files"]
+from dlm.web.joining import join_modules, join_styles
+
+__all__ = ["PAGES", "StaticFiles", "answer", "static_files"]
 
 FOLDER = Path(__file__).parent / "static"
+# by page: modules, in the order in which they run, and style sheets
+PAGES = {
+    "plain": (("live",), ("base",)),
+    "waiting": (("live", "waiting"), ("base",)),
+    "training": (("live", "training"), ("base", "vendor/uplot-1.6.32.min", "training")),
+    "data": (("live", "data"), ("base", "data")),
+    "prompt": (("live", "prompt"), ("base", "prompt")),
+}
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
@@ -36,6 +46,13 @@ def static_files() -> StaticFiles:
         for path in sorted(FOLDER.rglob("*"))
         if path.suffix in _KINDS
     }
+    modules = {
+        Path(name).stem: content.decode() for name, content in contents.items() if name.startswith("js/")
+    }
+    for page, (entries, sheets) in PAGES.items():
+        contents[f"page/{page}.js"] = join_modules(modules, entries).encode()
+        styles = [contents[f"{sheet}.css"].decode() for sheet in sheets]
+        contents[f"page/{page}.css"] = join_styles(styles).encode()
     digest = hashlib.sha256()
     for name, content in contents.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)

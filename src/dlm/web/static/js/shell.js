@@ -89,3 +89,15 @@ document.addEventListener("htmx:responseError", (event) => {
   toast(parsed.body.textContent.replace(/\s+/g, " ").trim() || `the server answered ${event.detail.xhr.status}`);
 });
 document.addEventListener("htmx:sendError", () => toast("the server does not answer: has `dlm ui` ended?"));
+
+let leaving = false; // somebody is on the way to another page
+addEventListener("beforeunload", () => {
+  leaving = true;
+  setTimeout(() => (leaving = false), 5000); // what was asked for was a download: the page stays
+});
+addEventListener("pageshow", () => (leaving = false));
+
+/** Go to an address without being asked to; not when that would undo a click on another one. */
+export function goOn(address) {
+  if (!leaving) location.assign(address);
+}

@@ -2,7 +2,7 @@
 import { forgetOpening } from "./curves.js";
 import { duration, percent, short } from "./format.js";
 import { Panel } from "./panel.js";
-import { post, toast } from "./shell.js";
+import { goOn, post, toast } from "./shell.js";
 import { keepView, readView, viewQuery } from "./view.js";
 
 const RUN = Number(document.getElementById("head").dataset.run);
@@ -264,7 +264,7 @@ function tellOfNewRun() {
   const run = Number(row?.dataset.run ?? 0);
   if (run <= newest) return;
   newest = run;
-  if (FOLLOWS) location.assign("/training");
+  if (FOLLOWS) goOn("/training");
   else toast(`Run ${run} has begun`, "good");
 }
 
