@@ -143,7 +143,7 @@ def test_promoting_the_current_version_again_records_nothing(store: Store, publi
 def test_a_version_is_named_when_it_is_missing(store: Store, publish: Publish) -> None:
     with pytest.raises(MissingRecordError, match="no version v0001") as caught:
         store.versions.get("v0001")
-    assert "no versions yet" in caught.value.expected
+    assert "no versions yet" in caught.value.message
     publish()
     with pytest.raises(MissingRecordError) as caught:
         store.versions.promote("v1", "x")

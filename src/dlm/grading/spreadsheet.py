@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Final
 
@@ -14,7 +15,7 @@ NOT_PARSEABLE: Final = "csv_not_parseable"
 RH_LIKE: Final = "rh_like"
 
 
-class SpreadsheetGrader:
+class SpreadsheetGrader(ABC):
     """A grader of tables; `name`, `dimensions` and what is `unreadable` are its mode's."""
 
     name: ClassVar[str]
@@ -28,7 +29,7 @@ class SpreadsheetGrader:
         """See `Grader.grade`. An output that holds no table is a sample parse error and scores 0."""
         return [self._one(item) for item in items]
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  of the protocol; not for a mode to fill in
         """Nothing runs."""
 
     def _one(self, item: GradeItem) -> Grade:
@@ -45,6 +46,6 @@ class SpreadsheetGrader:
             message=self.unreadable,
         )
 
+    @abstractmethod
     def _measure(self, item: GradeItem, gold: GoldTable) -> Grade | None:
         """The grade of a table; None where the output holds none."""
-        raise NotImplementedError

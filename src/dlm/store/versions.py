@@ -152,10 +152,14 @@ class Versions:
         row = self._database.row("SELECT * FROM versions WHERE name = ?", (name,))
         if row is None:
             names = [version.name for version in self.list()]
-            shown = ", ".join(names[-5:]) if names else "there are no versions yet"
+            if not names:
+                raise MissingRecordError(
+                    f"no version {name}: there are no versions yet",
+                    next_step="dlm train DOCUMENT makes the first",
+                )
             raise MissingRecordError(
                 f"no version {name} in this store",
-                expected=shown,
+                expected=", ".join(names[-5:]),
                 next_step="dlm show DOCUMENT lists the versions",
             )
         return self._version(row)

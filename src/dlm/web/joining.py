@@ -1,4 +1,4 @@
-"""Several files as one, so that a page asks for one script and one style: each further request costs a browser some
+"""Several modules as one script, so that a page asks for it once: each further request costs a browser some
 milliseconds that the first chart would wait for.
 
 Modules keep their scopes: each becomes a function that gives its exports, in the order in which they need each other. Of
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["join_modules", "join_styles"]
+__all__ = ["join_modules"]
 
 _IMPORT = re.compile(r'^import \{ ([\w, ]+) \} from "\./(\w+)\.js";$', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async function|function|class|const) (\w+))", re.MULTILINE)
@@ -29,11 +29,6 @@ def join_modules(sources: Mapping[str, str], entries: Sequence[str]) -> str:
         ValueError: an import or export of another form, a module that is not there, or modules that import each other.
     """
     return "\n".join(_wrapped(name, sources[name]) for name in _in_order(sources, entries)) + "\n"
-
-
-def join_styles(sheets: Sequence[str]) -> str:
-    """Style sheets as one, in this order."""
-    return "\n".join(sheets)
 
 
 def _in_order(sources: Mapping[str, str], entries: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from dlm.web.joining import join_modules, join_styles
+from dlm.web.joining import join_modules
 
 __all__ = ["PAGES", "StaticFiles", "answer", "static_files"]
 
@@ -51,8 +51,7 @@ def static_files() -> StaticFiles:
     }
     for page, (entries, sheets) in PAGES.items():
         contents[f"page/{page}.js"] = join_modules(modules, entries).encode()
-        styles = [contents[f"{sheet}.css"].decode() for sheet in sheets]
-        contents[f"page/{page}.css"] = join_styles(styles).encode()
+        contents[f"page/{page}.css"] = b"\n".join(contents[f"{sheet}.css"] for sheet in sheets)
     digest = hashlib.sha256()
     for name, content in contents.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)
