@@ -65,7 +65,7 @@ def test_ids_count_up_over_all_kinds(store: Store) -> None:
 def test_what_is_not_there_is_named(store: Store) -> None:
     with pytest.raises(MissingRecordError, match="no run 7") as caught:
         store.runs.get(7)
-    assert "no runs yet" in caught.value.expected
+    assert "no runs yet" in caught.value.found
     for act in (
         lambda: store.runs.event(7, "a", {}),
         lambda: store.runs.events(7),

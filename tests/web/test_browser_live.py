@@ -62,7 +62,10 @@ def in_status(page: Any, word: str, cli: Cli, timeout_s: float = 200.0) -> None:
     try:
         page.locator("#status").filter(has_text=word).wait_for(timeout=1000 * timeout_s)
     except Exception as fault:
-        fault.add_note(f"the store has {cli.json('show', 'ten.dlm')['runs']}")
+        fault.add_note(f"the page, at {page.url}, says {page.locator('body').inner_text()[:400]!r}")
+        fault.add_note(
+            f"the store has {[(run['id'], run['status']) for run in cli.json('show', 'ten.dlm')['runs']]}"
+        )
         raise
 
 

@@ -127,6 +127,25 @@ def test_a_store_that_appears_is_told(desk: Desk) -> None:
     watcher.end()
 
 
+def test_a_run_that_begins_just_after_the_store_was_told_is_told_too(desk: Desk) -> None:
+    class Begins(Heard):
+        """A feed whose first news a page reads at once, and right after that a run begins."""
+
+        def publish(self, data: dict[str, Any]) -> None:
+            if not self.told:
+                with desk.home.store(DLM_ID) as store, store.lock("dlm train"):
+                    store.runs.finish(store.runs.start(RunSpec("sft")).id, "failed")
+            super().publish(data)
+
+    heard = Begins()
+    watcher = Watcher(desk, heard, Trainers())
+    watcher.start()
+    time.sleep(0.3)
+    with desk.home.store(DLM_ID):
+        wait_until(lambda: any(one.get("runs") for one in heard.told[1:]))
+    watcher.end()
+
+
 def test_points_of_a_running_run_are_told_once_each(desk: Desk, feed: Heard) -> None:
     with desk.home.store(DLM_ID) as store, store.lock("dlm train"):
         run = store.runs.start(RunSpec("sft", planned_steps=50))

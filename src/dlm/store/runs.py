@@ -160,8 +160,11 @@ class Runs:
             newest = self.latest()
             raise MissingRecordError(
                 f"no run {run_id} in this store",
-                expected=f"a number from 1 to {newest.id}" if newest else "there are no runs yet",
-                next_step="dlm show DOCUMENT lists the runs",
+                expected=f"a number from 1 to {newest.id}" if newest else "",
+                found="" if newest else "there are no runs yet",
+                next_step="dlm show DOCUMENT lists the runs"
+                if newest
+                else "dlm train DOCUMENT makes the first",
             )
         return self._run(row)
 

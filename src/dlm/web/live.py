@@ -154,17 +154,15 @@ class Watcher(threading.Thread):
                 self._tell_faults()
                 self._asked_to_end.wait(_NO_STORE_S)
                 continue
+            appeared, absent = absent, False
             with store:
-                if absent:
-                    absent = False
-                    self._feed.publish({"runs": True, "data": True})
                 try:
-                    self._follow(store)
+                    self._follow(store, appeared=appeared)
                 except DlmError as fault:  # moved away, damaged, disk full: look again from the start
                     self._feed.publish({"runs": True, "fault": fault.message})
                     self._asked_to_end.wait(_NO_STORE_S)
 
-    def _follow(self, store: Store) -> None:
+    def _follow(self, store: Store, *, appeared: bool) -> None:
         number, looked = -1, 0.0
         while not self._asked_to_end.wait(POLL_S):
             now = time.monotonic()
@@ -173,6 +171,9 @@ class Watcher(threading.Thread):
                 told = self._look(store, committed=change != number)
                 number, looked = change, now
                 self.has_looked.set()
+                if appeared:  # told after the first look, so that what comes after a page read the store differs from it
+                    told |= {"runs": True, "data": True}
+                    appeared = False
                 if told:
                     self._feed.publish(told)
                 if not store.folder.exists():
