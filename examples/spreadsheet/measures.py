@@ -92,10 +92,11 @@ class Answer:
 
 
 def answers(study: Study) -> list[Answer]:
-    """The six sentences, in the protocol's order."""
-    works = {arm: _works(study, arm) for arm in ("rft", "sft-stress", "dpo")}
+    """The six sentences, in the protocol's order; the first for both lengths of RFT, of which either makes the third true."""
+    works = {arm: _works(study, arm) for arm in SENTENCES}
     return [
         works["rft"],
+        works["rft-long"],
         works["sft-stress"],
         works["dpo"],
         _conclusion({arm: answer.word for arm, answer in works.items()}),
@@ -105,8 +106,16 @@ def answers(study: Study) -> list[Answer]:
     ]
 
 
+SENTENCES = {
+    "rft": "RFT works here: one pass",
+    "rft-long": "RFT works here: three passes",
+    "sft-stress": "SFT works here",
+    "dpo": "DPO works here",
+}
+
+
 def _works(study: Study, arm: str) -> Answer:
-    sentence = {"rft": "RFT works here", "sft-stress": "SFT works here", "dpo": "DPO works here"}[arm]
+    sentence = SENTENCES[arm]
     by_seed = study.arms.get(arm, {})
     if len(by_seed) < 3:
         return Answer(sentence, "not run", f"{len(by_seed)} of 3 seeds")
@@ -127,8 +136,8 @@ def _works(study: Study, arm: str) -> Answer:
         f"{pooled.value:+.4f} [{pooled.low:+.4f}, {pooled.high:+.4f}]); interval above 0 in {surely} of 3 seeds; "
         f"worse: {', '.join(worse) or 'nothing'}"
     )
-    if arm == "rft":
-        longest = max(sum(training["run"]["elapsed_s"] for training in cell["trainings"]) for cell in cells)
+    if arm.startswith("rft"):
+        longest = max(training_seconds(cell) for cell in cells)
         figures += f"; the longest of its runs took {longest / 60:.0f} minutes of one core"
         if longest > 3600:
             worse.append("time")
@@ -141,10 +150,11 @@ def _works(study: Study, arm: str) -> Answer:
 def _conclusion(words: Mapping[str, str]) -> Answer:
     sentence = "The study's conclusion holds here: SFT and DPO cannot reach it, RL can"
     others = [words["sft-stress"], words["dpo"]]
-    figures = f"RFT {words['rft']}, SFT {others[0]}, DPO {others[1]}"
+    either = [words["rft"], words["rft-long"]]
+    figures = f"RFT {either[0]} and {either[1]}, SFT {others[0]}, DPO {others[1]}"
     if "not run" in words.values():
         return Answer(sentence, "not run", figures)
-    if words["rft"] == "yes":
+    if "yes" in either:
         if "yes" in others:
             return Answer(sentence, "no", figures)
         return Answer(sentence, "yes" if others == ["no", "no"] else "could not be told", figures)

@@ -27,7 +27,7 @@ THEIRS = (
     ("DPO v0", ".9506", ".9750", ".8375", "2", ".6325", ".20"),
 )
 SIDE_BY_SIDE = ("base", "sft-collapsed", "sft-gentle", "sft-half-stress", "sft-curriculum", "dpo")
-ARMS = (*SIDE_BY_SIDE[1:5], "sft-stress", "dpo", "rft", "rft-published")
+ARMS = (*SIDE_BY_SIDE[1:5], "sft-stress", "dpo", "rft", "rft-long", "rft-published")
 CURVES = {
     "sft": (
         ("Training loss", "train_loss", False),
@@ -124,7 +124,7 @@ def _comparison(study: Study) -> Lines:
     yield "Rows of the source kept in order, four sampled answers a case (the primary measure), one greedy, and what it cost."
     yield ""
     rows = []
-    for arm in ("base", "sft-stress", "dpo", "rft", "rft-published"):
+    for arm in ("base", "sft-stress", "dpo", "rft", "rft-long", "rft-published"):
         seeds = {0: study.base} if arm == "base" else study.arms.get(arm, {})
         for seed, cell in [*seeds.items(), *([(-1, None)] if len(seeds) == 3 else [])]:
             cells = [cell] if cell is not None else list(seeds.values())
