@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from dlm.web.joining import join_modules
+from dlm.web.joining import join_modules, library_as_constant
 from dlm.web.static_files import FOLDER, PAGES, static_files
 
 SOURCES = {
@@ -55,5 +55,18 @@ def test_every_script_and_style_is_on_some_page() -> None:
     joined = b"".join(contents[f"page/{page}.js"] for page in PAGES).decode()
     for path in (FOLDER / "js").glob("*.js"):
         assert f"const module_{path.stem} " in joined, path.name
-    sheets = {sheet for _, names in PAGES.values() for sheet in names}
+    sheets = {sheet for page in PAGES.values() for sheet in page.sheets}
     assert sheets == {path.relative_to(FOLDER).with_suffix("").as_posix() for path in FOLDER.rglob("*.css")}
+
+
+def test_a_library_asks_for_no_formats_and_gives_its_name(browser: object) -> None:
+    library = 'var gives = (new Intl.DateTimeFormat).resolvedOptions().timeZone + new Intl.NumberFormat("de").format(1.5);'
+    page = browser.new_page()  # type: ignore[attr-defined]
+    script = (
+        library_as_constant("gives", library)
+        + "window.got = [gives, new Intl.NumberFormat('de').format(1.5)];"
+    )
+    page.add_script_tag(content=script, type="module")
+    page.wait_for_function("window.got")
+    assert page.evaluate("window.got") == ["UTC1.5", "1,5"]  # the page's own stays what it is
+    page.close()

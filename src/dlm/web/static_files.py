@@ -10,22 +10,36 @@ import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from dlm.web.joining import join_modules
+from dlm.web.joining import join_modules, library_as_constant
 
 __all__ = ["PAGES", "StaticFiles", "answer", "static_files"]
 
 FOLDER = Path(__file__).parent / "static"
-# by page: modules, in the order in which they run, and style sheets
+
+
+class Page(NamedTuple):
+    """What a kind of page is joined from: modules in the order in which they run, style sheets, libraries by the name they give."""
+
+    modules: tuple[str, ...]
+    sheets: tuple[str, ...] = ("base",)
+    libraries: tuple[tuple[str, str], ...] = ()
+
+
 PAGES = {
-    "plain": (("live",), ("base",)),
-    "waiting": (("live", "waiting"), ("base",)),
-    "training": (("live", "training"), ("base", "vendor/uplot-1.6.32.min", "training")),
-    "data": (("live", "data"), ("base", "data")),
-    "prompt": (("live", "prompt"), ("base", "prompt")),
+    "plain": Page(("live",)),
+    "waiting": Page(("live", "waiting")),
+    "training": Page(
+        ("live", "training"),
+        ("base", "vendor/uplot-1.6.32.min", "training"),
+        (("uPlot", "vendor/uplot-1.6.32.min"),),
+    ),
+    "data": Page(("live", "data"), ("base", "data")),
+    "prompt": Page(("live", "prompt"), ("base", "prompt")),
 }
 _KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -49,9 +63,12 @@ def static_files() -> StaticFiles:
     modules = {
         Path(name).stem: content.decode() for name, content in contents.items() if name.startswith("js/")
     }
-    for page, (entries, sheets) in PAGES.items():
-        contents[f"page/{page}.js"] = join_modules(modules, entries).encode()
-        contents[f"page/{page}.css"] = b"\n".join(contents[f"{sheet}.css"] for sheet in sheets)
+    for name, page in PAGES.items():
+        libraries = [
+            library_as_constant(gives, contents[f"{path}.js"].decode()) for gives, path in page.libraries
+        ]
+        contents[f"page/{name}.js"] = "".join([*libraries, join_modules(modules, page.modules)]).encode()
+        contents[f"page/{name}.css"] = b"\n".join(contents[f"{sheet}.css"] for sheet in page.sheets)
     digest = hashlib.sha256()
     for name, content in contents.items():
         digest.update(f"{name} {len(content)}\n".encode() + content)

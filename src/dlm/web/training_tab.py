@@ -38,8 +38,8 @@ _Others = Annotated[str, Query(alias="with", max_length=200, pattern=r"^(\d{1,15
 _Bound = Annotated[float | None, Query(ge=-1e18, le=1e18, allow_inf_nan=False)]
 TABLE_ROWS = 100
 RUNS_POINTS = (
-    4 * MOST_POINTS
-)  # shared by the runs of a chart: ten runs in full would be drawn for a third of a second
+    2 * MOST_POINTS
+)  # shared by the runs of a chart: of ten runs a quarter of a thousand buckets each, one for two pixels
 OPENING_CHARTS = 4  # that a page has within it: the first two rows of a wide screen
 OPENING_POINTS = (
     300_000  # read for them, some 30 ms; of longer curves, later charts are asked for by the page

@@ -1,11 +1,14 @@
 // Numbers for people.
 
+/** An integer with commas: as toLocaleString("en"), which takes a new page some milliseconds. */
+export const grouped = (value) => String(value).replace(/\B(?=(\d{3})+$)/g, ",");
+
 /** Four significant digits; thousands without decimals. */
 export function short(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   const size = Math.abs(value);
   if (size >= 1e12 || (size > 0 && size < 1e-4)) return value.toExponential(2);
-  if (size >= 1000) return Math.round(value).toLocaleString("en");
+  if (size >= 1000) return grouped(Math.round(value));
   return String(Number(value.toPrecision(4)));
 }
 

@@ -1,6 +1,6 @@
 // The TRAINING tab: the view and its controls, the panels, and what changes while a run goes on.
 import { forgetOpening } from "./curves.js";
-import { duration, percent, short } from "./format.js";
+import { duration, grouped, percent, short } from "./format.js";
 import { Panel } from "./panel.js";
 import { goOn, post, toast } from "./shell.js";
 import { keepView, readView, viewQuery } from "./view.js";
@@ -324,7 +324,7 @@ function showProgress(series) {
   if (!every || head.dataset.status !== "running") return;
   const steps = every.steps.at(-1);
   const planned = Number(head.dataset.planned);
-  put("steps", steps.toLocaleString("en"));
+  put("steps", grouped(steps));
   if (series.train_loss) put("last-loss", short(series.train_loss.values.at(-1)));
   if (reward) put("last-reward", short(reward.values.at(-1)));
   if (series.full_valid_mean_reward) put("held-out-reward", short(series.full_valid_mean_reward.values.at(-1)));
