@@ -32,6 +32,7 @@ from dlm.store import Home, RunSpec
 
 MILLION, TENTH = 1_000_000, 100_000
 IDLE_MS = 4000
+KNOWN = 49  # steps of the running run that the page begins with
 PARTS = ("start", "charts", "live", "slowdown")
 
 
@@ -126,12 +127,14 @@ def _cookies(server: Server) -> list[dict[str, str]]:
     return [{"name": one.name, "value": one.value or "", "url": server.base} for one in jar]
 
 
-LISTEN = """() => {
+LISTEN = """(known) => {
   window.delays = [];
   document.addEventListener("dlm:changed", ({detail}) => {
     const loss = detail.points?.series.train_loss;
-    if (!loss) return;
-    const oldest = loss.times[Math.min(1, loss.times.length - 1)];  // the first was known
+    const place = loss?.steps.findIndex((step) => step > known) ?? -1;  // the last known point comes again
+    if (place < 0) return;
+    known = loss.steps.at(-1);
+    const oldest = loss.times[place];
     requestAnimationFrame(() => requestAnimationFrame(() => window.delays.push(Date.now() / 1000 - oldest)));
   });
 }"""
@@ -142,16 +145,16 @@ def measure_live(duration_s: float = 20.0) -> list[dict[str, Any]]:
         store.attach(document)
         run = store.runs.start(RunSpec("sft", "sft", planned_steps=2000))
         with Server(document) as server, store.metrics.writer(run.id) as writer:
-            for step in range(1, 50):
+            for step in range(1, KNOWN + 1):
                 writer.log(step, {"train_loss": 2 / step, "grad_norm": 1.0})
             writer.flush()
             page = opened.new_page(viewport={"width": 1280, "height": 900})
             page.context.add_cookies(_cookies(server))
             page.goto(f"{server.base}/training?run={run.id}")
             page.evaluate(DRAWN, "dlm:loss")
-            page.evaluate(LISTEN)
+            page.evaluate(LISTEN, KNOWN)
             end = time.monotonic() + duration_s
-            step = 50
+            step = KNOWN + 1
             while time.monotonic() < end:
                 writer.log(step, {"train_loss": 2 / step, "grad_norm": 1.0})
                 step += 1

@@ -2,16 +2,9 @@
 import { fetchChart, openingChart } from "./curves.js";
 import { duration, percent, short } from "./format.js";
 import { colour, marksPlugin, withAlpha } from "./marks.js";
+import { SPANS, WHOLE, bigNumber, rangeOfY } from "./scales.js";
 
 const MOST_APPENDED = 6000; // points of a line before it is bucketed anew
-const WHOLE = [1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9].flatMap((ten) => [ten, 2 * ten, 5 * ten]); // between ticks of steps
-const [MINUTE, HOUR, DAY] = [60, 3600, 86400];
-const SPANS = [
-  ...[0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30], // seconds between ticks of wall time
-  ...[1, 2, 5, 10, 15, 30].map((one) => one * MINUTE),
-  ...[1, 2, 3, 6, 12].map((one) => one * HOUR),
-  ...[1, 2, 5, 10, 20, 50, 100].map((one) => one * DAY),
-];
 const RUN_COLOURS = ["rate", "norm", "extra", "chosen", "rejected", "accuracy", "neutral"];
 
 export class Panel {
@@ -52,7 +45,7 @@ export class Panel {
     const request = (this.request = new AbortController());
     try {
       const { view } = this.office;
-      const answer = openingChart(this.chart, view) ?? (await fetchChart(this.chart, view, request.signal));
+      const answer = openingChart(this.chart, view) ?? (await this.fetched(view, request.signal));
       if (request.signal.aborted) return;
       this.header = answer.header;
       this.lines = answer.lines;
@@ -66,6 +59,11 @@ export class Panel {
     }
     this.request = null;
     if (this.stale && this.visible) this.load(); // points came while the answer was on its way
+  }
+
+  async fetched(view, signal) {
+    if (!this.header) await new Promise((done) => setTimeout(done)); // charts that came within the page are drawn first
+    return fetchChart(this.chart, view, signal);
   }
 
   /** What an append needs: the moving average as it stands, without its division. */
@@ -193,7 +191,7 @@ export class Panel {
     const x = { ...axis, incrs: this.header.axis === "time" ? SPANS : WHOLE, size: 28, values: (_, ticks) => ticks.map((tick) => (this.header.axis === "time" ? duration(tick) : bigNumber(tick))) };
     const y = { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : this.value(tick))) };
     const log = view.log && this.section.dataset.log === "yes" && this.positive();
-    const range = this.rangeOfY(log);
+    const range = (_, low, high) => rangeOfY(low, high, this.header, log);
     return {
       width: this.plot.clientWidth,
       height: this.plot.clientHeight,
@@ -218,21 +216,6 @@ export class Panel {
     const from = view.low ?? low ?? 0;
     const to = view.high ?? high ?? 1;
     return from === to ? [from - 1, to + 1] : [from, to];
-  }
-
-  rangeOfY(log) {
-    return (_, low, high) => {
-      if (low === null || high === null) return log ? [0.1, 1] : [0, 1];
-      for (const { value } of this.header.guides) {
-        if (value < low && low - value < 2 * (high - low)) low = value;
-        if (value > high && value - high < 2 * (high - low)) high = value;
-      }
-      if (log) return uPlot.rangeLog(low, high, 10, false);
-      if (low === high && this.header.share) return [Math.max(0, low - 0.1), Math.min(1.02, high + 0.1)];
-      if (low === high) return low === 0 ? [0, 1] : [low - Math.abs(low) * 0.1, high + Math.abs(high) * 0.1];
-      const room = (high - low) * 0.06;
-      return [low >= 0 && low - room < 0 ? 0 : low - room, this.header.share && high <= 1 ? Math.min(1.02, high + room) : high + room];
-    };
   }
 
   positive() {
@@ -384,11 +367,4 @@ function nearest(values, at) {
     }
   }
   return null;
-}
-
-function bigNumber(value) {
-  const size = Math.abs(value);
-  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
-  if (size >= 1e4) return `${Number((value / 1e3).toPrecision(4))}k`;
-  return String(Number(value.toPrecision(6)));
 }

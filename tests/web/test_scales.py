@@ -1,0 +1,34 @@
+"""Axes of charts, in the browser that computes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dlm.web.static_files import FOLDER
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "about"),
+    [
+        (1, 1, "{guides: [], share: false}"),
+        (1, 1 + 2**-52, "{guides: [], share: false}"),
+        (0.9999999, 1, "{guides: [], share: true}"),
+        (-1e-5, -1e-5 + 2e-20, "{guides: [], share: false}"),
+        (0, 0, "{guides: [{value: 1}], share: false}"),
+        (2, 3, "{guides: [{value: 3.5}], share: false}"),
+    ],
+)
+def test_a_range_has_room_for_ticks(browser: Any, low: float, high: float, about: str) -> None:
+    """One value with the rounding of its average is not stretched over the chart: its ticks would be without end."""
+    page = browser.new_page()
+    script = (FOLDER / "js" / "scales.js").read_text(encoding="utf-8").replace("export ", "")
+    page.add_script_tag(
+        content=f"{script}\nwindow.range = rangeOfY({low!r}, {high!r}, {about}, false);", type="module"
+    )
+    page.wait_for_function("window.range")
+    bottom, top = page.evaluate("window.range")
+    page.close()
+    assert bottom <= low <= high <= top
+    assert top - bottom > 0.05 * max(abs(bottom), abs(top))
