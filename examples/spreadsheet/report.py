@@ -67,6 +67,7 @@ def write_report(results: Path, path: Path) -> Path:
         _comparison(study),
         _side_by_side(study),
         _everything(study),
+        _lost(study),
         _ceilings(study),
         _audit(study),
         _gate(study),
@@ -264,6 +265,42 @@ def _everything(study: Study) -> Lines:
                 ),
                 rows,
             )
+
+
+def _lost(study: Study) -> Lines:
+    yield "## Where rows are lost"
+    yield ""
+    yield "Long tables, sampled, adequate budget, all seeds together: after the last row that an answer keeps, as one that stops too early loses them, or"
+    yield "between rows that it keeps. A row is known by its name and period."
+    yield ""
+    rows = []
+    for arm in ("base", *_present(study)):
+        each = [cell["answers"]["sampled"]["suites"]["stress"]["lost"] for cell in _seeds(study, arm)]
+        answers, with_loss, lost, at_end = (
+            sum(one[name] for one in each) for name in ("answers", "with_loss", "rows", "at_end")
+        )
+        quarters = [sum(one["by_quarter"][place] for one in each) for place in range(4)]
+        rows.append(
+            (
+                arm,
+                f"{with_loss} of {answers}",
+                str(lost),
+                f"{at_end} ({at_end / lost:.0%})" if lost else "0",
+                str(lost - at_end),
+                " · ".join(map(str, quarters)),
+            )
+        )
+    yield from _table(
+        (
+            "arm",
+            "answers that lose rows",
+            "rows lost",
+            "at the end",
+            "between kept rows",
+            "by quarter of the table",
+        ),
+        rows,
+    )
 
 
 def _ceilings(study: Study) -> Lines:

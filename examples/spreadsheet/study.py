@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from data import write_all
+from lost import where_lost
 from report import write_report
 
 from dlm.grading import GradeItem, make_grader, parse_grader
@@ -209,7 +210,7 @@ def _graded(suite: str, lines: Sequence[Mapping[str, Any]], repeats: int) -> dic
 
     Returns:
         for each grader: `cases`, the mean over a case's answers of the score and of each dimension, a list over cases; `flags`,
-        the share of answers with each; and of all `tokens` and `finish`, the share of answers by how they ended.
+        the share of answers with each; and of all `tokens`, `truncated` and where rows are `lost`.
     """
     cases = spreadsheet.of_split(SPLITS[suite])
     assert len(lines) == len(cases) * repeats, f"{suite}: {len(lines)} answers"
@@ -227,6 +228,7 @@ def _graded(suite: str, lines: Sequence[Mapping[str, Any]], repeats: int) -> dic
     found: dict[str, Any] = {
         "tokens": _short(sum(line["n_tokens"] for line in lines) / len(lines)),
         "truncated": sum(item.truncated for item in items) / len(items),
+        "lost": where_lost(SPLITS[suite], lines),
     }
     for name in GRADERS:
         grader = make_grader(parse_grader(name), folder=HERE, pass_threshold=None)

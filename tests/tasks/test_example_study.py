@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 from dlm.document import load
 from dlm.evaluation import read_suite, suite_names
@@ -13,15 +14,19 @@ from dlm.workflow.gating import read_gate
 FOLDER = Path(__file__).parents[2] / "examples" / "spreadsheet"
 
 
-def _data(folder: Path) -> dict[str, list[dict[str, object]]]:
-    spec = importlib.util.spec_from_file_location("study_data", FOLDER / "data.py")
+def _module(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"study_{name}", FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def _data(folder: Path) -> dict[str, list[dict[str, object]]]:
     return {
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        for path in module.write_all(folder)
+        for path in _module("data").write_all(folder)
     }
 
 
@@ -46,3 +51,11 @@ def test_data_and_suites(tmp_path: Path) -> None:
         "stress.data_preservation >= 0.85",
     ]
     assert {suite.name for suite in suites} >= {"tables", "stress"}
+
+
+def test_where_rows_are_lost() -> None:
+    lost = _module("lost")
+    gold = "name,period,amount\na,Q1,1\na,Q1,1\nb,Q1,2\nc,Q2,3\n"
+    assert lost.lost_places(gold, gold) == (4, [])
+    assert lost.lost_places(gold, "name,period,amount\na, Q1,9\nb,Q1,2\n") == (4, [1, 3])
+    assert lost.lost_places(gold, "nothing") == (4, [0, 1, 2, 3])

@@ -1,0 +1,49 @@
+"""Where an answer loses rows: after its last kept row, as one that stops too early does, or between rows that it keeps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlm.tasks import spreadsheet
+
+
+def lost_places(gold: str, output: str) -> tuple[int, list[int]]:
+    """How many rows the reference has, and which of them (from 0) the output lacks; a row is known by its first two cells."""
+    there = Counter(_row(line) for line in output.splitlines())
+    places = []
+    rows = [_row(line) for line in gold.splitlines()[1:] if line.strip()]
+    for place, row in enumerate(rows):
+        if there[row]:
+            there[row] -= 1
+        else:
+            places.append(place)
+    return len(rows), places
+
+
+def _row(line: str) -> tuple[str, ...]:
+    return tuple(cell.strip() for cell in line.split(",")[:2])
+
+
+def where_lost(split: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of a suite's answers: `answers`, how many lose rows (`with_loss`), `rows` lost in all, `at_end` of them after the last row
+    that is kept, and `by_quarter` of the table.
+    """
+    cases = spreadsheet.of_split(split)
+    found: dict[str, Any] = {
+        "answers": len(lines),
+        "with_loss": 0,
+        "rows": 0,
+        "at_end": 0,
+        "by_quarter": [0] * 4,
+    }
+    for line in lines:
+        count, places = lost_places(cases[line["case_index"]].gold, line["output"])
+        kept = [place for place in range(count) if place not in places]
+        found["with_loss"] += bool(places)
+        found["rows"] += len(places)
+        found["at_end"] += sum(place > (kept[-1] if kept else -1) for place in places)
+        for place in places:
+            found["by_quarter"][4 * place // count] += 1
+    return found
