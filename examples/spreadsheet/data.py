@@ -40,8 +40,9 @@ def write_all(folder: Path) -> list[Path]:
 
 
 def _write(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    return path
+    new = path.with_suffix(".new")  # somebody may be reading what stands there
+    new.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return new.rename(path)
 
 
 if __name__ == "__main__":

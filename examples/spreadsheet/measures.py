@@ -26,6 +26,19 @@ KEPT = (
     ("stress", "row_precision"),
 )
 
+# the cells of the protocol: seeds of each arm
+PLANNED: Mapping[str, int] = {
+    "rft": 3,
+    "sft-stress": 3,
+    "dpo": 3,
+    "sft-collapsed": 3,
+    "sft-gentle": 3,
+    "sft-half-stress": 3,
+    "sft-curriculum": 3,
+    "rft-published": 1,
+}
+HOUR = 3600
+
 Cell = Mapping[str, Any]
 Key = tuple[str, str, str, str]  # suite, sampling, grader, metric
 
@@ -78,8 +91,15 @@ def flag_share(cell: Cell, suite: str, sampling: str, grader: str, flag: str) ->
 
 
 def training_seconds(cell: Cell) -> float:
-    """CPU seconds of a cell's trainings, start-up and held-out measurements with them."""
-    return sum(training["cpu_seconds"] for training in cell["trainings"])
+    """CPU seconds of a cell's trainings, start-up and held-out measurements with them.
+
+    Of a training that was killed and went on only the rest is known: there its time by the clock stands in, which one thread
+    cannot exceed.
+    """
+    return sum(
+        training["run"]["elapsed_s"] if training["resumed"] else training["cpu_seconds"]
+        for training in cell["trainings"]
+    )
 
 
 @dataclass(frozen=True)
@@ -117,9 +137,9 @@ SENTENCES = {
 def _works(study: Study, arm: str) -> Answer:
     sentence = SENTENCES[arm]
     by_seed = study.arms.get(arm, {})
-    if len(by_seed) < 3:
-        return Answer(sentence, "not run", f"{len(by_seed)} of 3 seeds")
     cells = list(by_seed.values())
+    if not cells:
+        return Answer(sentence, "not run", "")
     base, after = study.mean([study.base], PRIMARY), study.mean(cells, PRIMARY)
     error, left = 1 - base.value, 1 - after.value
     gains = [study.gain([cell], PRIMARY) for cell in cells]
@@ -131,16 +151,18 @@ def _works(study: Study, arm: str) -> Answer:
         if gain.high < 0
     ]
     pooled = study.gain(cells, PRIMARY)
+    seconds = [training_seconds(cell) for cell in cells]
     figures = (
         f"error {error:.4f} → {left:.4f} ({1 - left / error:+.0%} removed; paired gain, seeds pooled, "
-        f"{pooled.value:+.4f} [{pooled.low:+.4f}, {pooled.high:+.4f}]); interval above 0 in {surely} of 3 seeds; "
-        f"worse: {', '.join(worse) or 'nothing'}"
+        f"{pooled.value:+.4f} [{pooled.low:+.4f}, {pooled.high:+.4f}]; a halving is {error / 2:.4f}, the base's own interval "
+        f"{base.high - base.low:.4f} wide); interval above 0 in {surely} of {len(cells)} seeds; "
+        f"worse: {', '.join(worse) or 'nothing'}; {fmean(seconds) / 60:.0f} CPU minutes a run"
     )
-    if arm.startswith("rft"):
-        longest = max(training_seconds(cell) for cell in cells)
-        figures += f"; the longest of its runs took {longest / 60:.0f} minutes of one core"
-        if longest > 3600:
-            worse.append("time")
+    if arm.startswith("rft") and max(seconds) > HOUR:
+        worse.append("time")
+        figures += f", the longest {max(seconds) / 60:.0f}"
+    if len(cells) < 3:
+        return Answer(sentence, "not run", f"{len(cells)} of 3 seeds: {figures}")
     if left <= error / 2 and surely >= 2 and not worse:
         return Answer(sentence, "yes", figures)
     wide = base.high - base.low > error / 2 and pooled.high >= 0 and not worse
@@ -148,13 +170,13 @@ def _works(study: Study, arm: str) -> Answer:
 
 
 def _conclusion(words: Mapping[str, str]) -> Answer:
+    """Of the three arms whose compute is matched; rft-long, which had three times theirs, is told beside them."""
     sentence = "The study's conclusion holds here: SFT and DPO cannot reach it, RL can"
     others = [words["sft-stress"], words["dpo"]]
-    either = [words["rft"], words["rft-long"]]
-    figures = f"RFT {either[0]} and {either[1]}, SFT {others[0]}, DPO {others[1]}"
-    if "not run" in words.values():
+    figures = f"RFT {words['rft']}, SFT {others[0]}, DPO {others[1]}; RFT with three times their compute {words['rft-long']}"
+    if "not run" in (words["rft"], *others):
         return Answer(sentence, "not run", figures)
-    if "yes" in either:
+    if words["rft"] == "yes":
         if "yes" in others:
             return Answer(sentence, "no", figures)
         return Answer(sentence, "yes" if others == ["no", "no"] else "could not be told", figures)
@@ -162,6 +184,7 @@ def _conclusion(words: Mapping[str, str]) -> Answer:
 
 
 def _budget(study: Study) -> Answer:
+    sentence = "The .25 was the budget"
     ceiling = study.base["gold"]["ceilings"]["stress-starving-published"]["means"]["data_preservation"]
     seen = {
         f"{name}, {sampling}": study.mean(
@@ -172,8 +195,13 @@ def _budget(study: Study) -> Answer:
     }
     name, highest = max(seen.items(), key=lambda pair: pair[1])
     holds = abs(ceiling - 0.3) < 1e-9 and highest <= ceiling + 1e-9
-    figures = f"ceiling {ceiling:.3f}; the highest of all arms {highest:.3f} ({name})"
-    return Answer("The .25 was the budget", "yes" if holds else "no", figures)
+    figures = f"ceiling {ceiling:.3f}; the highest of all {len(seen)} looks {highest:.3f} ({name})"
+    missing = sum(max(0, count - len(study.arms.get(arm, {}))) for arm, count in PLANNED.items())
+    if holds and missing:
+        return Answer(
+            sentence, "not run", f"{figures}; {missing} of {sum(PLANNED.values())} cells are missing"
+        )
+    return Answer(sentence, "yes" if holds else "no", figures)
 
 
 def _named(study: Study) -> list[tuple[str, Cell]]:
@@ -187,24 +215,36 @@ def _textbook(study: Study) -> Answer:
     cells = study.arms.get("dpo", {})
     if len(cells) < 3:
         return Answer(sentence, "not run", f"{len(cells)} of 3 seeds")
-    ends = []
+    ends, told = [], []
     for cell in cells.values():
-        values = [v for v in cell["trainings"][-1]["curves"]["rewards/accuracies"][1] if v is not None]
+        curves = cell["trainings"][-1]["curves"]
+        values = [value for value in curves["rewards/accuracies"][1] if value is not None]
         ends.append(fmean(values[-max(1, len(values) // 10) :]))
-    figures = "training accuracy over the last tenth of the steps " + ", ".join(f"{end:.3f}" for end in ends)
+        steps, held_out = curves["val_pref_acc"]
+        below = [step for step, value in zip(steps, held_out, strict=True) if value < 1]
+        told.append(next((step for step in steps if step > max(below, default=0)), steps[-1]))
+    figures = (
+        f"training accuracy over the last tenth of the steps {', '.join(f'{end:.3f}' for end in ends)}; of the held-out pairs all are "
+        f"ranked right from step {', '.join(map(str, told))} on, so that from there it cannot tell checkpoints apart"
+    )
     return Answer(sentence, "yes" if min(ends) > 0.95 else "no", figures)
 
 
 def _blind(study: Study) -> Answer:
+    """Where the run did not even raise the score that it was rewarded for, it cannot have been led astray by it."""
     sentence = "A preservation that is blind to surplus rows makes RL over-produce"
     cells = list(study.arms.get("rft-published", {}).values())
     if not cells:
         return Answer(sentence, "not run", "")
     key = ("stress", "sampled", STRICT, "row_precision")
     gain = study.gain(cells, key)
+    rewarded = study.gain(cells, ("stress", "sampled", PUBLISHED, "score"))
     before, after = study.mean([study.base], key), study.mean(cells, key)
     figures = (
         f"row_precision on stress {before.value:.4f} → {after.value:.4f} "
-        f"({gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}])"
+        f"({gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]); the score that it was rewarded for "
+        f"{rewarded.value:+.4f} [{rewarded.low:+.4f}, {rewarded.high:+.4f}]"
     )
-    return Answer(sentence, "yes" if gain.high < 0 else "no", figures)
+    if gain.high < 0:
+        return Answer(sentence, "yes", figures)
+    return Answer(sentence, "no" if rewarded.low > 0 else "could not be told", figures)

@@ -31,7 +31,7 @@ ARMS = (*SIDE_BY_SIDE[1:5], "sft-stress", "dpo", "rft", "rft-long", "rft-publish
 CURVES = {
     "sft": (
         ("Training loss", "train_loss", False),
-        ("Validation loss", "full_valid_loss", True),
+        ("Validation loss", "valid_loss", True),
         ("Token accuracy", "train_mean_token_accuracy", False),
     ),
     "dpo": (
@@ -103,13 +103,20 @@ def _present(study: Study) -> list[str]:
 
 
 def _head(study: Study, found: Sequence[Answer]) -> Lines:
-    here = study.base
-    versions = ", ".join(f"{name} {value}" for name, value in here["versions"].items())
+    cells = [study.base, *(cell for seeds in study.arms.values() for cell in seeds.values())]
+    places = {
+        f"{cell['machine']['processor']}, {cell['machine']['cores']} cores, one thread a run. "
+        + ", ".join(f"{name} {value}" for name, value in cell["versions"].items())
+        for cell in cells
+    }
+    graded = {cell.get("graded", cell).get("commit", "") for cell in cells}
     yield "# Row preservation: what came out"
     yield ""
     yield "Written by `python study.py`; the questions, arms and measures are those of [PROTOCOL.md](PROTOCOL.md), fixed before the runs."
-    yield f"Machine: {here['machine']['processor']}, {here['machine']['cores']} cores, one thread a run. {versions}."
-    yield "Intervals are 95 %, by a bootstrap over cases; differences to the base are paired over cases."
+    yield f"Machine{'s' if len(places) > 1 else ''}: {'; '.join(sorted(places))}."
+    yield f"Answers graded and gates asked by the code of {', '.join(sorted(commit or 'a commit not recorded' for commit in graded))}."
+    yield "Intervals are 95 %, by a bootstrap over cases; differences to the base are paired over cases. They speak of other cases, not of other seeds:"
+    yield "of seeds there are three, each shown."
     yield ""
     yield "## What counts as yes"
     yield ""
@@ -179,8 +186,8 @@ def _comparison(study: Study) -> Lines:
 def _side_by_side(study: Study) -> Lines:
     yield "## The published six rows, and ours"
     yield ""
-    yield "Graded `published`, greedy; ours on 80 tables of 8 to 12 rows and 40 of 40 rows, theirs on 80 and 40 of their own. Ours is the mean of three"
-    yield "seeds, long tables under the starving budget (theirs) and the adequate one. Another base, another task profile: only the shape compares."
+    yield "Graded `published`, greedy; ours on 80 tables of 8 to 12 rows and 40 of 40 rows, theirs on 80 and 40 of their own. Ours is the mean of the"
+    yield "seeds that are there, long tables under the starving budget (theirs) and the adequate one. Another base, another task profile: only the shape compares."
     yield ""
     rows = []
     for theirs, arm in zip(THEIRS, SIDE_BY_SIDE, strict=True):
@@ -190,7 +197,7 @@ def _side_by_side(study: Study) -> Lines:
             continue
 
         def shown(suite: str, metric: str, cells: list[Cell] = cells) -> str:
-            return f"{study.mean(cells, (suite, 'greedy', PUBLISHED, metric)).value:.4f}"
+            return _number(study.mean(cells, (suite, "greedy", PUBLISHED, metric)))
 
         hacked = [80 * flag_share(cell, "tables", "greedy", PUBLISHED, "rh_like") for cell in cells]
         rows.append(
@@ -223,7 +230,7 @@ def _side_by_side(study: Study) -> Lines:
 def _everything(study: Study) -> Lines:
     yield "## Every arm, suite, grader and way of answering"
     yield ""
-    yield "Means of the seeds; in brackets the seeds by themselves, for the strict preservation of rows."
+    yield "Means of the seeds with their intervals; in brackets the seeds by themselves, for the strict preservation of rows."
     yield ""
     for suite in ("tables", "stress", "stress-starving"):
         for sampling in ("greedy", "sampled"):
@@ -239,15 +246,15 @@ def _everything(study: Study) -> Lines:
                     ),
                     *((PUBLISHED, metric) for metric in ("data_preservation", "unit_consistency", "score")),
                 ]
-                values = [study.mean(cells, (suite, sampling, *key)).value for key in keys]
+                values = [_number(study.mean(cells, (suite, sampling, *key))) for key in keys]
                 each = [study.mean([cell], (suite, sampling, *keys[0])).value for cell in cells]
                 by_seed = "" if len(cells) == 1 else f" ({', '.join(f'{value:.4f}' for value in each)})"
                 cut = [cell["answers"][sampling]["suites"][suite]["truncated"] for cell in cells]
                 rows.append(
                     (
                         arm,
-                        f"{values[0]:.4f}{by_seed}",
-                        *(f"{value:.4f}" for value in values[1:]),
+                        f"{values[0]}{by_seed}",
+                        *values[1:],
                         f"{sum(cut) / len(cut):.1%}",
                     )
                 )
@@ -270,7 +277,7 @@ def _everything(study: Study) -> Lines:
 def _lost(study: Study) -> Lines:
     yield "## Where rows are lost"
     yield ""
-    yield "Long tables, sampled, adequate budget, all seeds together: after the last row that an answer keeps, as one that stops too early loses them, or"
+    yield "Long tables, sampled, adequate budget, all seeds together, answers that the budget cut off left out: after the last row that an answer keeps, as one that stops too early loses them, or"
     yield "between rows that it keeps. A row is known by its name and period."
     yield ""
     rows = []
@@ -284,6 +291,7 @@ def _lost(study: Study) -> Lines:
             (
                 arm,
                 f"{with_loss} of {answers}",
+                str(sum(one["cut_off"] for one in each)),
                 str(lost),
                 f"{at_end} ({at_end / lost:.0%})" if lost else "0",
                 str(lost - at_end),
@@ -294,6 +302,7 @@ def _lost(study: Study) -> Lines:
         (
             "arm",
             "answers that lose rows",
+            "cut off",
             "rows lost",
             "at the end",
             "between kept rows",
@@ -336,7 +345,7 @@ def _audit(study: Study) -> Lines:
 def _gate(study: Study) -> Lines:
     yield "## The gate, by run"
     yield ""
-    yield "`dlm gate sheets.dlm --candidate V --baseline base`, the usual conditions (`gate: {}`), greedy answers."
+    yield "`dlm gate sheets.dlm --candidate V --baseline base`, the usual conditions (`gate: {}`), one greedy answer a case."
     yield ""
     found = [(arm, seed, cell["gate"]) for arm in _present(study) for seed, cell in study.arms[arm].items()]
     yield from _table(
@@ -381,7 +390,7 @@ def _cost(study: Study) -> Lines:
                     str(seed),
                     " + ".join(str(training["run"]["steps"]) for training in runs),
                     f"{training_seconds(cell):.0f}"
-                    + (" (resumed: the rest alone)" if any(t["resumed"] for t in runs) else ""),
+                    + (" (resumed: by the clock)" if any(t["resumed"] for t in runs) else ""),
                     str(max(training["peak_memory_mb"] for training in runs)),
                     "; ".join(training["run"]["verdict"]["text"] for training in runs),
                 )

@@ -1,11 +1,12 @@
 """Run the study of PROTOCOL.md with the commands a user has, and write REPORT.md beside it.
 
-    python study.py [--work FOLDER] [--jobs N] [CELL …]
+    python study.py [--work FOLDER] [--jobs N] [--again] [CELL …]
 
 A cell is one arm and seed, such as rft-2: a home of its own, in which the base's answers stand already. Each cell that is
 done leaves results/CELL.json, which a rerun keeps; a killed one goes on where it was (its training with --resume, its
 evaluations by themselves). Without cells all of them run, then the report is written. `--jobs 2` runs two at a time, each on
-one thread, as dlm chooses for a base this small.
+one thread, as dlm chooses for a base this small. `--again` trains and asks nothing: it grades the answers that are kept
+anew and asks the gates again, with the graders and the gate of today.
 """
 
 from __future__ import annotations
@@ -156,12 +157,11 @@ class Cell:
             shutil.copytree(self.work / "base" / "home", making / "home")
         making.rename(self.folder)
 
-    def train(self, number: int, training: Training, seed: int, start: str) -> dict[str, Any]:
+    def train(self, training: Training, seed: int, start: str) -> dict[str, Any]:
         """One training; after a kill it goes on, and its CPU seconds are those of the rest alone."""
-        begun = self.folder / f"train{number}.begun"
         arguments = training.arguments(seed, start)
-        resumed = begun.exists()
-        begun.touch()
+        runs = self.dlm("show")["data"]["runs"]
+        resumed = [run["status"] for run in runs if run["kind"] == training.phase][-1:] == ["interrupted"]
         again = ["--phase", training.phase, "--no-gate", "--resume"]
         trained = self.dlm("train", *(again if resumed else arguments))
         (run,) = trained.pop("data")["runs"]
@@ -182,12 +182,14 @@ class Cell:
         asked = self.dlm(
             "eval", "--version", version, *words, "--repeats", str(repeats), "--answers", str(said)
         )
+        return {"cpu_seconds": asked["cpu_seconds"], "suites": self.graded(name, suites, repeats)}
+
+    def graded(self, name: str, suites: Sequence[str], repeats: int) -> dict[str, Any]:
+        """The answers in a file of this cell, by suite."""
+        said = self.folder / f"{name}.jsonl"
         lines = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines()]
         by_suite = {suite: [line for line in lines if line["suite"] == suite] for suite in suites}
-        return {
-            "cpu_seconds": asked["cpu_seconds"],
-            "suites": {suite: _graded(suite, found, repeats) for suite, found in by_suite.items()},
-        }
+        return {suite: _graded(suite, found, repeats) for suite, found in by_suite.items()}
 
     def said_of_data(self) -> list[str]:
         """What the trainings said about their rows or pairs before they began, the audit of the pairs with it."""
@@ -273,7 +275,7 @@ def run_cell(name: str, work: Path) -> None:
         arm, seed = name.rpartition("-")[0], int(name.rpartition("-")[2])
         record["trainings"] = []
         for number, training in enumerate(ARMS[arm], 1):
-            trained = cell.once(f"train{number}", partial(cell.train, number, training, seed, version))
+            trained = cell.once(f"train{number}", partial(cell.train, training, seed, version))
             record["trainings"].append(trained)
             version = trained["run"]["version"]
         record["said"] = cell.said_of_data()
@@ -290,11 +292,29 @@ def run_cell(name: str, work: Path) -> None:
         record["gate"] = cell.once("gate", partial(cell.gate, version))
         if arm in ALSO:
             record["also"] = cell.once("also", partial(_also, cell, ALSO[arm], record["trainings"][-1]))
-    if kept.exists():
-        return
-    RESULTS.mkdir(exist_ok=True)
-    kept.write_text(json.dumps(record, indent=None, separators=(",", ":")) + "\n", encoding="utf-8")
-    print(f"{name}: done", flush=True)
+    if not kept.exists():
+        _keep(kept, record)
+        print(f"{name}: done", flush=True)
+
+
+def _keep(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(record, separators=(",", ":")) + "\n", encoding="utf-8")
+    new.rename(path)
+
+
+def again(name: str, work: Path) -> None:
+    """Grade the kept answers of a cell anew and ask its gate again; what was trained and answered stays."""
+    cell, path = Cell(name, work), RESULTS / f"{name}.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    for sampling, answers in record["answers"].items():
+        answers["suites"] = cell.graded(f"{sampling}-answers", list(answers["suites"]), SAMPLINGS[sampling])
+    if name != "base":
+        record["gate"] = cell.gate(record["version"])
+    record["graded"] = _here()
+    _keep(path, record)
+    print(f"{name}: graded again", flush=True)
 
 
 def _also(cell: Cell, which: str, trained: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,10 +339,14 @@ def _also(cell: Cell, which: str, trained: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _here() -> dict[str, Any]:
-    """The machine and the libraries."""
+    """The machine, the libraries, and what this file's commit is."""
     names = ("dlm", "torch", "transformers", "peft", "tokenizers", "numpy")
     cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=HERE, capture_output=True, text=True
+    ).stdout.strip()
     return {
+        "commit": commit[:12],  # "" outside of a repository
         "machine": {"processor": cpu[0].partition(": ")[2] if cpu else "", "cores": os.cpu_count()},
         "versions": {
             "python": platform.python_version(),
@@ -336,20 +360,26 @@ def main() -> None:
     parser.add_argument("cells", nargs="*", metavar="CELL")
     parser.add_argument("--work", type=Path, help="where trainings and answers are kept while it runs")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument(
+        "--again", action="store_true", help="grade kept answers anew and ask the gates again"
+    )
     asked = parser.parse_args()
     unknown = set(asked.cells) - set(cells())
     if unknown:
         parser.error(f"no such cell: {', '.join(sorted(unknown))}; they are {', '.join(cells())}")
-    missing = [name for name in asked.cells or cells() if not (RESULTS / f"{name}.json").exists()]
+    work = (asked.work or HERE / "work").resolve()
+    done = [name for name in asked.cells or cells() if (RESULTS / f"{name}.json").exists()]
+    missing = [] if asked.again else [name for name in asked.cells or cells() if name not in done]
+    for name in done if asked.again else []:
+        again(name, work)
     if missing:
-        work = (asked.work or HERE / "work").resolve()
         (work / "data").mkdir(parents=True, exist_ok=True)
         write_all(work / "data")
         shutil.copy(HERE / "sheets.dlm", work / "sheets.dlm")
         run_cell("base", work)
         with ThreadPoolExecutor(asked.jobs) as pool:
-            for done in [pool.submit(run_cell, name, work) for name in missing]:
-                done.result()
+            for one in [pool.submit(run_cell, name, work) for name in missing]:
+                one.result()
     print(write_report(RESULTS, HERE / "REPORT.md"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,52 @@ def _module(name: str) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+def _study(arms: dict[str, list[float]], **others: dict[str, float]) -> Any:
+    """The study's answers by sentence where an arm's seeds keep these shares of rows, the base .98; `others` are of arms: gains of
+    further measures.
+    """
+    measures = _module("measures")
+
+    def cell(kept: float, gains: dict[str, float]) -> dict[str, Any]:
+        def cases(name: str, value: float) -> list[float]:
+            return [value + gains.get(name, 0.0) + 0.001 * (case % 3) for case in range(12)]
+
+        graded = {
+            grader: {
+                "cases": {
+                    name: cases(
+                        name, kept if name == "data_preservation" and grader == measures.STRICT else 0.2
+                    )
+                    for name in ("data_preservation", "unit_consistency", "row_precision", "score")
+                },
+                "flags": {},
+            }
+            for grader in (measures.STRICT, measures.PUBLISHED)
+        }
+        suites = dict.fromkeys(("tables", "stress", "stress-starving"), graded)
+        curves = {"rewards/accuracies": [[1, 2], [0.5, 1.0]], "val_pref_acc": [[1, 2], [0.9, 1.0]]}
+        training = {"cpu_seconds": 60.0, "resumed": False, "run": {"elapsed_s": 4000.0}, "curves": curves}
+        ceiling = {"means": {"data_preservation": 0.3}}
+        return {
+            "answers": {sampling: {"suites": suites} for sampling in ("greedy", "sampled")},
+            "trainings": [training],
+            "gold": {"ceilings": {"stress-starving-published": ceiling}},
+        }
+
+    cells = {
+        arm: {seed: cell(kept, others.get(arm.replace("-", "_"), {})) for seed, kept in enumerate(seeds, 1)}
+        for arm, seeds in arms.items()
+    }
+    study = measures.Study(cell(0.98, {}), cells)
+    return {answer.sentence: answer.word for answer in measures.answers(study)}
+
+
+WORKS, SAME, WORSE = [0.995] * 3, [0.98] * 3, [0.97] * 3
 
 
 def _data(folder: Path) -> dict[str, list[dict[str, object]]]:
@@ -59,3 +104,35 @@ def test_where_rows_are_lost() -> None:
     assert lost.lost_places(gold, gold) == (4, [])
     assert lost.lost_places(gold, "name,period,amount\na, Q1,9\nb,Q1,2\n") == (4, [1, 3])
     assert lost.lost_places(gold, "nothing") == (4, [0, 1, 2, 3])
+
+
+def test_what_counts_as_yes() -> None:
+    rft, long, sft, dpo, concluded, budget, textbook, blind = _study({})
+    assert set(_study({}).values()) == {"not run"}
+    found = _study({"rft": WORKS, "sft-stress": WORSE, "dpo": WORSE, "rft-long": SAME})
+    assert (found[rft], found[sft], found[dpo], found[concluded]) == ("yes", "no", "no", "yes")
+    assert (found[long], found[textbook], found[budget], found[blind]) == ("no", "yes", "not run", "not run")
+    assert _study({"rft": [0.995, 0.995, 0.98]})[rft] == "yes"  # on the mean, and surely in two seeds
+    assert _study({"rft": [0.999, 0.98, 0.98]})[rft] == "no"  # in one
+    assert _study({"rft": WORKS}, rft={"row_precision": -0.01})[rft] == "no"  # at the price of surplus rows
+    found = _study({"rft": WORKS, "sft-stress": WORKS, "dpo": WORSE})
+    assert found[concluded] == "no"
+    found = _study({"rft": SAME, "sft-stress": SAME, "dpo": WORSE, "rft-long": WORKS})
+    assert (found[long], found[concluded]) == ("yes", "could not be told")  # its compute is not matched
+
+
+def test_sentences_that_wait_or_cannot_tell() -> None:
+    *_, budget, _, blind = _study({})
+    whole = {arm: SAME[:count] for arm, count in _module("measures").PLANNED.items()}
+    assert _study(whole)[budget] == "yes"
+    assert _study(whole, dpo={"data_preservation": 0.2})[budget] == "no"  # above what the references reach
+    assert _study(whole)[blind] == "could not be told"  # it did not raise even what it was rewarded for
+    assert _study(whole, rft_published={"score": 0.1})[blind] == "no"
+    assert _study(whole, rft_published={"score": 0.1, "row_precision": -0.1})[blind] == "yes"
+
+
+def test_a_resumed_run_is_taken_at_its_time_by_the_clock() -> None:
+    training = {"cpu_seconds": 60.0, "run": {"elapsed_s": 4000.0}}
+    measures = _module("measures")
+    assert measures.training_seconds({"trainings": [{**training, "resumed": False}]}) == 60
+    assert measures.training_seconds({"trainings": [{**training, "resumed": True}]}) == 4000
