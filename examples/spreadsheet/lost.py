@@ -27,18 +27,20 @@ def _row(line: str) -> tuple[str, ...]:
 
 
 def where_lost(split: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of a suite's answers: `answers`, how many lose rows (`with_loss`), `rows` lost in all, `at_end` of them after the last row
-    that is kept, and `by_quarter` of the table.
+    """Of a suite's answers that ended by themselves (`answers`; those that the token budget cut off are left out, `cut_off`): how many
+    lose rows (`with_loss`), `rows` lost in all, `at_end` of them after the last row that is kept, and `by_quarter` of the table.
     """
     cases = spreadsheet.of_split(split)
+    whole = [line for line in lines if line["finish_reason"] != "length"]
     found: dict[str, Any] = {
-        "answers": len(lines),
+        "answers": len(whole),
+        "cut_off": len(lines) - len(whole),
         "with_loss": 0,
         "rows": 0,
         "at_end": 0,
         "by_quarter": [0] * 4,
     }
-    for line in lines:
+    for line in whole:
         count, places = lost_places(cases[line["case_index"]].gold, line["output"])
         kept = [place for place in range(count) if place not in places]
         found["with_loss"] += bool(places)
