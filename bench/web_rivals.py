@@ -58,7 +58,8 @@ SHOWN = """async (timeout) => {
   }
   return null;
 }"""
-TIMEOUT_S = 60  # for a page; one that has drawn nothing by then has no row
+TIMEOUT_S = 60  # for a page to draw
+READ_S = 300  # for a server to read what was written
 BUDGET_S = 60  # for the repeats of one of them
 BOARD, TRACKIO = "http://localhost:6106", "http://127.0.0.1:7860"
 
@@ -66,7 +67,7 @@ BOARD, TRACKIO = "http://localhost:6106", "http://127.0.0.1:7860"
 def rival_rows(
     python: str, browser: Any, values: np.ndarray, repeats: int = 3
 ) -> list[tuple[str, str, list[float]]]:
-    """Navigation to the drawn chart in each of them, in ms; what was not drawn within a minute has no row."""
+    """Navigation to the drawn chart in each of them, in ms; of what was not drawn the row says so, with how long was waited, in s."""
     rows: list[tuple[str, str, list[float]]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -103,11 +104,11 @@ def rival_rows(
             ("TensorBoard with every point", every, f"{BOARD}/?darkMode=false#timeseries"),
             ("Trackio", trackio, f"{TRACKIO}/?project=bench"),
         ):
-            taken = _shown(command, url, browser, environment, repeats, len(values))
-            if taken:
-                rows.append((f"{title}: one series of {len(values):,}, first chart drawn", "ms", taken))
-            else:
-                print(f"{title}: no chart within {TIMEOUT_S} s")
+            measure = f"{title}: one series of {len(values):,}, first chart drawn"
+            try:
+                rows.append((measure, "ms", _shown(command, url, browser, environment, repeats, len(values))))
+            except TimeoutError as why:
+                rows.append((f"{measure}: {why}", "s", [float(str(why).split()[-2])]))
     return rows
 
 
@@ -118,7 +119,7 @@ def _shown(
     try:
         # The page is measured, not how long a server reads its files in the background.
         if not _comes_true(lambda: _has_read_to(last) if url.startswith(BOARD) else bool(_answer(url))):
-            return []
+            raise TimeoutError(f"its server had not read them within {READ_S} s")
         begin, taken = time.monotonic(), []
         for _ in range(repeats):
             page = browser.new_page(viewport={"width": 1280, "height": 900})
@@ -126,7 +127,7 @@ def _shown(
             shown = page.evaluate(SHOWN, TIMEOUT_S * 1000)
             page.close()
             if shown is None:
-                break
+                raise TimeoutError(f"none within {TIMEOUT_S} s")
             taken.append(shown)
             if time.monotonic() - begin > BUDGET_S:
                 break
@@ -151,7 +152,7 @@ def _answer(url: str) -> bytes:
         return b""
 
 
-def _comes_true(ready: Callable[[], bool], deadline_s: float = 300.0) -> bool:
+def _comes_true(ready: Callable[[], bool], deadline_s: float = READ_S) -> bool:
     deadline = time.monotonic() + deadline_s
     while not ready():
         if time.monotonic() > deadline:
