@@ -377,7 +377,7 @@ def test_a_condition_that_has_another_behind_it_is_not_advised_to_have_one():
     assert why == (
         "tables.score needs 1.0100, and 1 is the most there is; the baseline, at 0.9900, is within 0.02 of it; "
         "tables.data_preservation needs 1.0200, and 1 is the most there is; the baseline, at 1.0000, is there already; "
-        "and instead: tables.score needs 1.4900, and 1 is the most there is; the baseline, at 0.9900, is within 0.5 of it: "
+        "instead: tables.score needs 1.4900, and 1 is the most there is; the baseline, at 0.9900, is within 0.5 of it: "
         "ask for another metric, or write `if unreachable …` behind it"
     )
 

@@ -110,7 +110,9 @@ def _ask(condition: Condition, evidence: Evidence) -> ConditionResult:
     if result.status != "UNREACHABLE" or condition.otherwise is None:
         return result
     instead = _ask(condition.otherwise, evidence)
-    detail = "; ".join(part for part in (f"first: {result.detail}", instead.detail) if part)
+    detail = f"first: {result.metric} {result.detail}" + (
+        f"; instead: {instead.detail}" if instead.detail else ""
+    )
     return replace(instead, text=condition.text, detail=detail)
 
 

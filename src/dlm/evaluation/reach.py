@@ -71,53 +71,47 @@ def gold(found: SuiteEvidence, name: str) -> float | None:
 
 def obstacle(condition: Condition, metric: Metric, found: SuiteEvidence) -> str:
     """Why no answer could meet a condition on a metric, and what helps; "" where one could, or where that is not known."""
-    before, reached = figure(found.baseline, metric.name), gold(found, metric.name)
     improves = condition.kind == "improves"
     relative = condition.relative or improves
-    if condition.kind == "no_regression" or ALIASES.get(metric.name, metric.name) in _UNBOUNDED:
+    before = figure(found.baseline, metric.name)
+    unbounded = ALIASES.get(metric.name, metric.name) in _UNBOUNDED
+    if condition.kind == "no_regression" or unbounded or (relative and before is None):
         return ""
-    if before is None and (relative or (reached is None and figure(found.candidate, metric.name) is None)):
-        return ""  # not known: the baseline was not evaluated, or there is no such metric
-    if improves and _is_count(found, metric.name):
-        return ""  # which is asked of means alone
+    counted = _is_count(found, metric.name)
+    if (improves and counted) or not _is_known(found, metric.name):
+        return ""  # it is missing, not out of reach
     needed = condition.bound + (before or 0.0 if relative else 0.0)
     relation = ">" if improves else condition.relation
     upward = relation in (">=", ">")
-    end = 0.0 if not upward else None if _is_count(found, metric.name) else 1.0
-    needs = (
-        f"needs {'' if relation in ('>=', '<=') else 'more than ' if upward else 'less than '}{needed:.4f}"
-    )
+    strictly = "" if relation in (">=", "<=") else "more than " if upward else "less than "
+    needs = f"needs {strictly}{needed:.4f}"
+    end = 0.0 if not upward else None if counted else 1.0
     if end is not None and not holds(relation, end, needed):
-        return f"{needs}, and {end:g} is the {'most' if upward else 'least'} there is" + _at_the_end(
-            condition, before if relative else None, end
-        )
+        told = f"{needs}, and {end:g} is the {'most' if upward else 'least'} there is; "
+        return told + (_no_room(condition, before or 0.0, end) if relative else "ask for what there is")
+    reached = gold(found, metric.name)
     if reached is None or holds(relation, reached, needed):
         return ""
-    less = "or ask for what they reach (dlm eval --gold)"
     cut = found.ceiling.get(TRUNCATED, 0.0)
+    told = f"{needs}, and the references themselves reach {reached:.4f}"
+    helps = ", or ask for what they reach (dlm eval --gold)"
     if cut:
-        return (
-            f"{needs}, and the references themselves reach {reached:.4f} under the token budget, which cuts {cut:g} of them; "
-            f"raise the suite's max_new_tokens, {less}"
-        )
-    return (
-        f"{needs}, and the references themselves reach {reached:.4f}, although the token budget cuts none; "
-        f"mend them or the grader, {less}"
-    )
+        return f"{told} under the token budget, which cuts {cut:g} of them; raise the suite's max_new_tokens{helps}"
+    return f"{told}, although the token budget cuts none; mend them or the grader{helps}"
 
 
-def _at_the_end(condition: Condition, before: float | None, end: float) -> str:
-    """The rest of the sentence that says that a metric ends before what is asked. `before`: the baseline's, where the
-    condition compares with it."""
-    if before is None:
-        return "; ask for what there is"
-    there = abs(end - before) <= ROUNDING
-    told = f"; the baseline, at {before:.4f}, is {'there already' if there else f'within {abs(condition.bound):g} of it'}"
-    return (
-        told
-        if condition.otherwise
-        else f"{told}: ask for another metric, or write `if unreachable …` behind it"
-    )
+def _no_room(condition: Condition, before: float, end: float) -> str:
+    """What is in the way where the baseline stands too near to a metric's end, and what helps."""
+    near = "there already" if abs(end - before) <= ROUNDING else f"within {abs(condition.bound):g} of it"
+    told = f"the baseline, at {before:.4f}, is {near}"
+    if condition.otherwise:
+        return told
+    return f"{told}: ask for another metric, or write `if unreachable …` behind it"
+
+
+def _is_known(found: SuiteEvidence, name: str) -> bool:
+    sides = (found.candidate, found.baseline)
+    return gold(found, name) is not None or any(figure(side, name) is not None for side in sides)
 
 
 def _is_count(found: SuiteEvidence, name: str) -> bool:
@@ -152,4 +146,4 @@ def _why_out_of_reach(condition: Condition, suites: Mapping[str, SuiteEvidence])
     if condition.otherwise is None:
         return first
     instead = _why_out_of_reach(condition.otherwise, suites)
-    return f"{first}; and instead: {instead}" if instead else ""
+    return f"{first}; instead: {instead}" if instead else ""
