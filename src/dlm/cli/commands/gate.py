@@ -28,7 +28,7 @@ __all__ = ["gate"]
     help="What it is compared with, such as v0001 or base.  [default: the current version; its parent where it is that]",
 )  # fmt: skip
 @click.option(
-    "--no-eval", is_flag=True, help="Answer nothing: judge by what was evaluated before with these settings."
+    "--no-eval", is_flag=True, help="Answer nothing: judge by what was evaluated before as the gate does it."
 )
 @click.option("--promote", "promote_it", is_flag=True, help="Make the candidate current when it passes.")
 @click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time.")
