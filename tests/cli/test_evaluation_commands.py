@@ -13,6 +13,7 @@ from .test_schemas import validate
 EVALS = (
     "evals:\n  tables:\n    task: spreadsheet\n    n: 2\n  stress:\n    task: spreadsheet\n    split: stress_heldout\n"
     "    n: 1\n    max_new_tokens: 100\ngate:\n  conditions:\n    - tables.score >= 0.5\n    - stress.data_preservation >= 0.85\n"
+    "    - tables.row_precision >= base - 1\n"
 )
 RUBRIC = "def grade(sample, item):\n    return float(sample['output_text'] == item['reference'])\n"
 
@@ -33,7 +34,12 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
     assert [one["condition"] for one in gold["unreachable"]] == ["stress.data_preservation >= 0.85"]
     text = dlm("eval", str(gated), "--gold").stdout
     assert "references that fit  0 of 1" in text
-    assert "UNREACHABLE  stress.data_preservation >= 0.85" in text
+    assert (
+        "UNREACHABLE  stress.data_preservation >= 0.85: stress.data_preservation needs 0.8500, and the"
+        in text
+    )
+    ask = "dlm eval sheets.dlm --suite tables --version base"
+    assert f"what is asked against base in tables is known after {ask}\n" in text
     result = dlm("eval", str(gated), "--suite", "tables", "--answers", "answers.jsonl")
     assert result.stdout.startswith("tables: base, run 1\n")
     assert "data_preservation  " in result.stdout
@@ -45,10 +51,16 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
 
     trained = validate(dlm.json("train", str(gated), "--max-steps", "1", "--device", "cpu", expect=3))
     assert trained["gate"]["verdict"] == "unreachable"
-    assert [one["status"] for one in trained["gate"]["conditions"]] == ["PASS", "UNREACHABLE"]
+    assert [one["status"] for one in trained["gate"]["conditions"]] == ["PASS", "UNREACHABLE", "PASS"]
     asked = validate(dlm.json("gate", str(gated), "--no-eval", expect=3))
     assert (asked["candidate"], asked["baseline"], asked["lineage"]) == ("v0001", "base", ["v0001"])
+    assert asked["settings"] == trained["gate"]["settings"]
+    made = asked["settings"]["stress"]
+    assert made == {"temperature": 0, "top_p": 1, "repeats": 1, "seed": 0, "max_new_tokens": 100}
+    assert "is known after" not in dlm("eval", str(gated), "--gold").stdout
     text = dlm("gate", str(gated), expect=3).stdout
+    assert "greedy, one a case, at most tokens: 256 in tables, 100 in stress" in text
+    assert "raise the suite's max_new_tokens" in text
     assert text.startswith("v0001 against base: UNREACHABLE\n")
     assert "no failure of the model" in text
     refused = dlm("promote", str(gated), "v0001", expect=3).stderr

@@ -18,7 +18,7 @@ from dlm.evaluation import ReferenceScore
 from dlm.store import EvalResult, Home, Store
 from dlm.workflow import evaluation_run
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
-from dlm.workflow.gate_round import GateOptions, Judged, gate, warn_of_reach
+from dlm.workflow.gate_round import GateOptions, Judged, foresee, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
 from dlm.workflow.instruments import REFERENCES, advise_on_evaluations, reference_scores
 from dlm.workflow.prompt import open_policy
@@ -353,6 +353,39 @@ def test_a_pass_is_recorded_with_its_lineage_and_promotion_obeys_it(make_documen
         assert store.versions.promotions()[-1].reason == "by hand: the gate passed against base"
 
 
+@pytest.mark.parametrize("budget", ["    max_new_tokens: 3\n", ""])
+def test_a_gate_judges_by_answers_that_were_made_as_it_makes_them(make_document: Make, budget: str) -> None:
+    """However a version was looked at in between, what counts is greedy, one answer a case, within the suite's budget."""
+    document = _gated(make_document, "words.score >= 0")
+    document.write_text(document.read_text().replace("    max_new_tokens: 3\n", budget))
+    both = ("base", "v0001")
+    looks: tuple[dict[str, Any], ...] = (
+        {"temperature": 1.5},
+        {"temperature": 0.0, "top_p": 0.5},
+        {"repeats": 2},
+        {"temperature": 1.0, "seed": 1},
+        {"max_new_tokens": 2},
+    )
+    for look in looks:
+        _evaluate(document, versions=both, **look)
+    missing = _ask(document, evaluate=False)
+    assert missing.asked.result.verdict == "missing"
+    assert "not evaluated on words as the gate asks: greedy" in missing.asked.result.conditions[0].detail
+    assert missing.asked.settings == missing.asked.record.details["settings"] == {"words": None}
+    judged = _ask(document)
+    runs = judged.asked.runs["words"]
+    assert min(run for run in runs if run is not None) > 2 * len(looks)
+    for look in looks:
+        _evaluate(document, versions=both, again=True, **look)
+    again = _ask(document, evaluate=False)
+    assert again.asked.runs["words"] == runs
+    assert again.asked.result == judged.asked.result
+    made = {"temperature": 0, "top_p": 1, "repeats": 1, "seed": 0, "max_new_tokens": 3 if budget else 256}
+    assert again.asked.settings == again.asked.record.details["settings"] == {"words": made}
+    _evaluate(document, versions=both, max_new_tokens=made["max_new_tokens"])  # the same, said aloud
+    assert _ask(document, evaluate=False).asked.runs["words"] == runs
+
+
 def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(make_document: Make) -> None:
     document = _gated(make_document, "words.score >= 0")
     assert _ask(document).asked.result.verdict == "pass"
@@ -413,6 +446,31 @@ def test_a_baseline_too_weak_to_build_on_is_told_before_anyone_trains(make_docum
     assert "'baseline words.score >= 0.9', and base has " in first
     assert len(rest) <= 1
     assert _ask(document).asked.result.conditions[0].status in ("FAIL", "UNREACHABLE")
+
+
+def test_what_the_baseline_puts_out_of_reach_is_told_before_anyone_trains(make_document: Make) -> None:
+    document = _gated(
+        make_document,
+        "words.score >= base + 0.999",
+        "words.score >= base + 0.999 if unreachable words.score >= base",
+        "words.tokens <= base",
+    )
+
+    def told() -> list[str]:
+        view = View()
+        warn_of_reach(document, GateOptions(device="cpu"), view)
+        return [note for note in view.notes if "no model can meet" in note]
+
+    _evaluate(document, versions=("base",), temperature=1.5)
+    assert told() == []  # the base was not evaluated as the gate asks
+    assert foresee(document, {}).unevaluated == ("words",)
+    _evaluate(document, versions=("base",))
+    [only] = told()
+    assert "'words.score >= base + 0.999': words.score needs" in only
+    assert foresee(document, {}).unevaluated == ()
+    judged = _ask(document)
+    assert judged.asked.result.conditions[0].status == "UNREACHABLE"
+    assert judged.asked.result.conditions[0].detail in only
 
 
 def test_the_usual_conditions_and_what_cannot_be_asked(make_document: Make) -> None:

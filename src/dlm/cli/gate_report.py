@@ -20,11 +20,6 @@ __all__ = ["NOT_PASSED", "gate_data", "judge_version", "look_ahead", "print_gate
 
 NOT_PASSED = 3  # exit code
 
-_WHAT_HELPS: Mapping[str, str] = {
-    "missing": "evaluate what is missing, then ask again",
-    "unreachable": "raise the suite's max_new_tokens, or ask for what the references reach: dlm eval --gold",
-}
-
 
 def look_ahead(output: Output, document: Path, *, device: str, trust: bool) -> None:
     """Before a training that the gate follows: a gate that cannot be read, or not be passed, is told now.
@@ -63,6 +58,9 @@ def print_gate(output: Output, document: Path, judged: Judged) -> None:
     """The conditions as a table, and the verdict."""
     gating, result = judged.gating, judged.asked.result
     output.heading(f"{gating.candidate.name} against {gating.baseline_name}: {result.verdict.upper()}")
+    told = {name: made for name, made in judged.asked.settings.items() if made is not None}
+    if told:
+        output.pairs({"answers": _how_made(told)})
     rows = [
         (
             one.status,
@@ -91,12 +89,16 @@ def print_gate(output: Output, document: Path, judged: Judged) -> None:
     elif result.verdict == "pass":
         output.line(f"next: {typed('dlm', 'promote', str(document), name)}")
     else:
-        if result.verdict in _WHAT_HELPS:
-            output.line(f"what helps: {_WHAT_HELPS[result.verdict]}")
         output.line(
             f"{name} is kept and not current; {typed('dlm', 'promote', str(document), name, '--force', '--reason', '…')} "
             "makes it current all the same"
         )
+
+
+def _how_made(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """How the answers that were judged were made. A gate's are greedy, one a case; the budget is each suite's."""
+    budgets = ", ".join(f"{made['max_new_tokens']} in {suite}" for suite, made in settings.items())
+    return f"greedy, one a case, at most tokens: {budgets}"
 
 
 def gate_data(judged: Judged) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def gate_data(judged: Judged) -> dict[str, Any]:
         "current": judged.current,
         "conditions": [_data(one) for one in asked.record.details["conditions"]],
         "runs": {name: {"candidate": pair[0], "baseline": pair[1]} for name, pair in asked.runs.items()},
+        "settings": {name: None if made is None else dict(made) for name, made in asked.settings.items()},
         "lineage": list(asked.record.details["lineage"]),
     }
 

@@ -3,18 +3,17 @@
 Nothing here loads torch until a version answers.
 """
 
-from dlm.evaluation.ceiling import Ceiling, adequate_budget, gold_ceiling
+from dlm.evaluation.ceiling import Ceiling, adequate_budget, budget_for, gold_ceiling
 from dlm.evaluation.conditions import Condition, default_conditions, parse_condition
 from dlm.evaluation.gate import (
     ConditionResult,
     Evidence,
     GateResult,
-    SuiteEvidence,
     judge,
     judge_baseline,
-    out_of_reach,
 )
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
+from dlm.evaluation.reach import Ceilings, SuiteEvidence, out_of_reach
 from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names
 from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
@@ -29,6 +28,7 @@ __all__ = [
     "PROBES",
     "SHARE",
     "Ceiling",
+    "Ceilings",
     "Condition",
     "ConditionResult",
     "Evidence",
@@ -42,6 +42,7 @@ __all__ = [
     "TeacherForced",
     "adequate_budget",
     "answer_all",
+    "budget_for",
     "case_not_asked",
     "case_result",
     "default_conditions",

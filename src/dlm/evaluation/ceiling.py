@@ -16,7 +16,7 @@ from dlm.evaluation.suite import Suite
 from dlm.evaluation.summary import Summary, summarise
 from dlm.grading import Grader
 
-__all__ = ["Ceiling", "adequate_budget", "gold_ceiling"]
+__all__ = ["Ceiling", "adequate_budget", "budget_for", "gold_ceiling"]
 
 LEAST_BUDGET = 256
 WITHOUT_REFERENCE = 256
@@ -41,12 +41,14 @@ class Ceiling:
 
 
 def adequate_budget(suite: Suite, chat: _Tokenizes) -> int:
-    """Tokens an answer may have where the suite does not say: the longest reference and a quarter more."""
-    longest = max(
-        (len(chat.completion_ids(case.reference)) for case in suite.cases if case.reference is not None),
-        default=WITHOUT_REFERENCE,
-    )
-    return max(LEAST_BUDGET, round(_ROOM * longest))
+    """Tokens an answer may have where the suite does not say: see `budget_for`."""
+    lengths = [len(chat.completion_ids(case.reference)) for case in suite.cases if case.reference is not None]
+    return budget_for(max(lengths, default=None))
+
+
+def budget_for(longest: int | None) -> int:
+    """The longest reference (in tokens; None: there is none) and a quarter more."""
+    return max(LEAST_BUDGET, round(_ROOM * (WITHOUT_REFERENCE if longest is None else longest)))
 
 
 def gold_ceiling(suite: Suite, chat: _Tokenizes, budget: int, grader: Grader) -> Ceiling | None:

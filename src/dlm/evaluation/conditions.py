@@ -79,6 +79,13 @@ class Condition:
         own = {metric.suite for metric in self.metrics if metric.suite != VALIDATION}
         return own | (self.otherwise.suites if self.otherwise else set())
 
+    @property
+    def suites_of_baseline(self) -> set[str]:
+        """The suites in which the baseline's answers decide whether it can be met at all."""
+        decides = self.relative or self.of_baseline or self.kind == "improves"
+        own = {metric.suite for metric in self.metrics if metric.suite != VALIDATION} if decides else set()
+        return own | (self.otherwise.suites_of_baseline if self.otherwise else set())
+
 
 def parse_condition(text: str, suites: Sequence[str]) -> Condition:
     """Read a condition. `suites`: the document's; one that it names and that is not among them is missing, not wrong.

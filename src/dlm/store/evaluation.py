@@ -57,7 +57,7 @@ class EvalResult:
 @dataclass(frozen=True)
 class GateVerdict:
     """What a gate said of a candidate against a baseline. `details`: each condition with its numbers, the evaluation runs
-    they come from, and the candidate's lineage."""
+    they come from, how their answers were made (`settings`, which older records lack), and the candidate's lineage."""
 
     candidate: str
     baseline: str

@@ -73,6 +73,16 @@ class EvalOptions:
         """The temperature that is used."""
         return self.temperature if self.temperature is not None else float(self.repeats > 1)
 
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How the answers are drawn, as an evaluation run's recipe names it. A gate's are drawn with the defaults."""
+        return {
+            "temperature": self.heat,
+            "top_p": self.top_p,
+            "repeats": self.repeats,
+            "seed": self.seed,
+        }
+
 
 @dataclass(frozen=True)
 class EvalReport:

@@ -35,7 +35,7 @@ from dlm.grading import Case, ErrorTally, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.store import EvalResult, Run, RunSpec, Store, Version
 from dlm.workflow.evaluation_options import EvalOptions, EvalReport, EvalView
-from dlm.workflow.gating import CEILING, ceiling_figures
+from dlm.workflow.gate_evidence import CEILING, ceiling_figures
 from dlm.workflow.instruments import REFERENCES, reference_scores, teacher_forced
 from dlm.workflow.libraries import library_versions
 from dlm.workflow.prompt import BASE
@@ -106,10 +106,7 @@ class SuiteRun:
             **suite.identity,
             "grader_code": suite.grader_code(self.path.parent),
             "max_new_tokens": budget,
-            "temperature": options.heat,
-            "top_p": options.top_p,
-            "repeats": options.repeats,
-            "seed": options.seed,
+            **options.sampling,
             "system_prompt": self.document.header.system_prompt or "",
         }
 

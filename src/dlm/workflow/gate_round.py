@@ -5,21 +5,31 @@ Torch is loaded where a version has to answer, and not for a verdict on what is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlm.document import load
 from dlm.errors import MissingRecordError
-from dlm.evaluation import out_of_reach
+from dlm.evaluation import (
+    Ceilings,
+    Condition,
+    ConditionResult,
+    Evidence,
+    SuiteEvidence,
+    Summary,
+    judge_baseline,
+    out_of_reach,
+)
 from dlm.store import Home, Store
-from dlm.workflow.gating import Asked, Gating, ask_gate, baseline_shortfalls, plan_gate, read_gate
+from dlm.workflow.gate_evidence import BASE, baseline_summary
+from dlm.workflow.gating import Asked, Gating, ask_gate, plan_gate, read_gate
 
 if TYPE_CHECKING:
     from dlm.workflow.evaluating import EvalView
 
-__all__ = ["GateOptions", "Judged", "gate", "warn_of_reach"]
+__all__ = ["Foreseen", "GateOptions", "Judged", "foresee", "gate", "warn_of_reach"]
 
 
 @dataclass(frozen=True)
@@ -74,30 +84,67 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
     Raises:
         UsageError: the gate or a suite cannot be read.
     """
-    document = load(path)
-    conditions, suites = read_gate(document, path)
+    _, suites = read_gate(load(path), path)
     names = tuple(suite.name for suite in suites)
     if not names:
         return
-    store = Home.open().find(document.header.dlm_id)
-    if store is not None:
-        with store:
-            baseline, short = baseline_shortfalls(store, document, path)
-        for one in short:
-            budget = one.status == "UNREACHABLE"
-            why = "its references do not reach that within the budget" if budget else "too little to build on"
-            view.warn(
-                f"the gate that follows asks {one.text!r}, and {baseline} has {one.value:.4f} ({why}): no version will pass "
-                "against it; start from another base or a better version, or write conditions of your own under gate"
-            )
     from dlm.workflow.evaluating import EvalOptions, ceilings, flat
 
     found = ceilings(path, EvalOptions(names, device=options.device, allow=options.allow), view)
-    figures = {name: flat(ceiling) for name, ceiling in found.items() if ceiling is not None}
-    for condition, why in out_of_reach(conditions, figures):
+    known = foresee(path, {name: flat(ceiling) for name, ceiling in found.items() if ceiling is not None})
+    for one in known.short:
         view.warn(
-            f"no model can meet the gate's condition {condition.text!r}: {why} (dlm eval {path} --gold)"
+            f"the gate that follows asks {one.text!r}, and {known.baseline} has {one.value:.4f} "
+            f"({one.detail or 'too little to build on'}): no version will pass against it; start from another base or a "
+            "better version, or write conditions of your own under gate"
         )
+    for condition, why in known.unreachable:
+        view.warn(f"no model can meet the gate's condition {condition.text!r}: {why}")
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What is known of a gate before there is a candidate. `baseline`: what the candidate will be compared with; `short`:
+    conditions that are asked of it and that it does not meet; `unreachable`: those that no model can meet, with why;
+    `unevaluated`: suites in which something is asked of it or against it, and it was not evaluated as the gate asks."""
+
+    baseline: str
+    short: tuple[ConditionResult, ...]
+    unreachable: tuple[tuple[Condition, str], ...]
+    unevaluated: tuple[str, ...]
+
+
+def foresee(path: Path, ceilings: Mapping[str, Ceilings]) -> Foreseen:
+    """Ask a document's gate what can be known without a candidate. `ceilings`: what the references score, by suite.
+
+    Raises:
+        UsageError: the gate or a suite cannot be read.
+    """
+    document = load(path)
+    conditions, suites = read_gate(document, path)
+    name, answered = BASE, dict[str, Summary | None]()
+    store = Home.open().find(document.header.dlm_id)
+    if store is not None:
+        with store:
+            baseline = store.versions.current()
+            name = BASE if baseline is None else baseline.name
+            for suite in suites:
+                answered[suite.name] = baseline_summary(store, document, path.parent, suite, baseline)
+    known = {
+        suite.name: SuiteEvidence(baseline=answered.get(suite.name), ceiling=ceilings.get(suite.name, {}))
+        for suite in suites
+    }
+    asked = judge_baseline(conditions, Evidence(known))
+    return Foreseen(
+        name,
+        tuple(one for one in asked if one.status != "PASS"),
+        tuple(out_of_reach(conditions, known)),
+        tuple(
+            suite
+            for suite, evidence in known.items()
+            if evidence.baseline is None and any(suite in one.suites_of_baseline for one in conditions)
+        ),
+    )
 
 
 def _store(path: Path, dlm_id: str) -> Store:

@@ -13,45 +13,36 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from dlm.document import Document
 from dlm.errors import GateError, UsageError
 from dlm.evaluation import (
     PROBES,
-    SHARE,
     Condition,
-    ConditionResult,
     Evidence,
     GateResult,
     Suite,
-    SuiteEvidence,
     default_conditions,
     judge,
-    judge_baseline,
     parse_condition,
     read_suite,
     suite_names,
-    summarise,
 )
 from dlm.grading import parse_grader
-from dlm.store import GateVerdict, Run, Store, Version
+from dlm.store import GateVerdict, Store, Version
+from dlm.workflow.gate_evidence import BASE, held_out_losses, suite_answers
 
 __all__ = [
     "BASE",
     "Asked",
     "Gating",
     "ask_gate",
-    "baseline_shortfalls",
-    "ceiling_figures",
     "gate_hash",
     "plan_gate",
     "read_gate",
     "require_pass",
 ]
-
-BASE: Final = "base"
-CEILING: Final = "gold_ceiling"  # the kind of the event of an evaluation run that keeps it
 
 
 @dataclass(frozen=True)
@@ -72,11 +63,13 @@ class Gating:
 
 @dataclass(frozen=True)
 class Asked:
-    """What came of it: every condition, the record, the evaluation runs (suite → candidate's, baseline's)."""
+    """What came of it: every condition, the record, the evaluation runs (suite → candidate's, baseline's), and how their
+    answers were made (by suite; None where the two were not both evaluated so)."""
 
     result: GateResult
     record: GateVerdict
     runs: Mapping[str, tuple[int | None, int | None]]
+    settings: Mapping[str, Mapping[str, Any] | None]
 
 
 def gate_hash(document: Document, folder: Path) -> str:
@@ -121,7 +114,7 @@ def plan_gate(
     """
     chosen = _candidate(store, path, candidate)
     against = _baseline(store, chosen, baseline)
-    after, before = _losses(store, chosen, against)
+    after, before = held_out_losses(store, chosen, against)
     conditions, suites = read_gate(document, path, validation=after is not None and before is not None)
     return Gating(document, path, chosen, against, conditions, suites)
 
@@ -156,16 +149,21 @@ def read_gate(
 
 def ask_gate(gating: Gating, store: Store) -> Asked:
     """Judge with what the store knows, and record the verdict."""
-    evidence: dict[str, SuiteEvidence] = {}
-    runs: dict[str, tuple[int | None, int | None]] = {}
-    for suite in gating.suites:
-        evidence[suite.name], runs[suite.name] = _suite_evidence(store, gating, suite)
-    losses = _losses(store, gating.candidate, gating.baseline)
-    result = judge(gating.conditions, Evidence(evidence, losses))
+    document, folder = gating.document, gating.path.parent
+    found = {
+        suite.name: suite_answers(store, document, folder, suite, gating.candidate, gating.baseline)
+        for suite in gating.suites
+    }
+    losses = held_out_losses(store, gating.candidate, gating.baseline)
+    evidence = Evidence({name: answers.evidence for name, answers in found.items()}, losses)
+    result = judge(gating.conditions, evidence)
+    runs = {name: answers.runs for name, answers in found.items()}
+    settings = {name: answers.settings for name, answers in found.items()}
     lineage = [version.name for version in store.versions.lineage(gating.candidate.name)]
     details = {
         "conditions": [asdict(one) for one in result.conditions],
         "runs": {name: list(pair) for name, pair in runs.items()},
+        "settings": settings,
         "lineage": lineage,
     }
     record = store.evaluations.record_verdict(
@@ -179,7 +177,7 @@ def ask_gate(gating: Gating, store: Store) -> Asked:
             document_sha256=gating.document.sha256,
         )
     )
-    return Asked(result, record, runs)
+    return Asked(result, record, runs, settings)
 
 
 def require_pass(store: Store, document: Document, path: Path, version: str) -> GateVerdict:
@@ -274,101 +272,3 @@ def _defaults(document: Document, path: Path, names: Sequence[str], validation: 
         counts_surplus=regular is not None and regular.grader.text == "spreadsheet:strict",
         validation=validation,
     )
-
-
-def _suite_evidence(
-    store: Store, gating: Gating, suite: Suite
-) -> tuple[SuiteEvidence, tuple[int | None, int | None]]:
-    """The newest pair of evaluation runs that asked both sides the same in the same way."""
-    document, folder = gating.document, gating.path.parent
-    candidates = _complete(store, document, folder, suite, gating.candidate)
-    baselines = _complete(store, document, folder, suite, gating.baseline)
-    for run in candidates:
-        for other in baselines:
-            if run.recipe == other.recipe and run.base_fingerprint == other.base_fingerprint:
-                after, before = (summarise(store.evaluations.results(one.id)) for one in (run, other))
-                return SuiteEvidence(after, before, _ceiling_of(store, run)), (run.id, other.id)
-    who = gating.candidate.name if not candidates else gating.baseline_name
-    why = f"{who} was not evaluated on {suite.name}"
-    if candidates and baselines:
-        why = f"{gating.candidate.name} and {gating.baseline_name} were evaluated on {suite.name} in different ways"
-    alone = (candidates[0].id if candidates else None, baselines[0].id if baselines else None)
-    return SuiteEvidence(why=why), alone
-
-
-def baseline_shortfalls(store: Store, document: Document, path: Path) -> tuple[str, list[ConditionResult]]:
-    """Before a training that the gate follows: the baseline it will be compared with, by name, and what the gate asks of
-    that one and it is known not to hold. What was not evaluated yet is left to the gate.
-
-    Raises:
-        UsageError: the gate or a suite cannot be read.
-    """
-    conditions, suites = read_gate(document, path)
-    baseline = store.versions.current()
-    found: dict[str, SuiteEvidence] = {}
-    for suite in suites:
-        runs = _complete(store, document, path.parent, suite, baseline)
-        if runs:
-            summary = summarise(store.evaluations.results(runs[0].id))
-            found[suite.name] = SuiteEvidence(baseline=summary, ceiling=_ceiling_of(store, runs[0]))
-    name = BASE if baseline is None else baseline.name
-    asked = judge_baseline(conditions, Evidence(found))
-    return name, [result for result in asked if result.status != "PASS"]
-
-
-def ceiling_figures(data: Mapping[str, Any]) -> dict[str, float]:
-    """What the references score by metric, from a ceiling as its event keeps it: means, counts, and these as shares."""
-    shares = {f"{name}{SHARE}": count / data["cases"] for name, count in data["counts"].items()}
-    return {**shares, **data["counts"], **data["means"]}
-
-
-def _ceiling_of(store: Store, run: Run) -> dict[str, float]:
-    events = store.runs.events(run.id, CEILING)
-    return ceiling_figures(events[-1].data) if events else {}
-
-
-def _complete(
-    store: Store, document: Document, folder: Path, suite: Suite, version: Version | None
-) -> list[Run]:
-    """Complete evaluations of a version on the suite as it is now, newest first."""
-    wanted: dict[str, Any] = {
-        **suite.identity,
-        "grader_code": suite.grader_code(folder),
-        "system_prompt": document.header.system_prompt or "",
-    }
-    if suite.max_new_tokens is not None:
-        wanted["max_new_tokens"] = suite.max_new_tokens
-    name = None if version is None else version.name
-    return [
-        run
-        for run in reversed(store.runs.list())
-        if run.kind == "eval"
-        and run.status == "complete"
-        and run.parent_version == name
-        and all(run.recipe.get(key) == value for key, value in wanted.items())
-    ]
-
-
-def _losses(store: Store, candidate: Version, baseline: Version | None) -> tuple[float | None, float | None]:
-    """The held-out supervised loss of both, where both were measured on the same rows.
-
-    A preference or rft run measures its start and its end; two supervised runs on the same data share their held-out rows.
-    """
-    measured = {
-        event.data["stage"]: event.data["values"].get("sft_valid_loss")
-        for event in store.runs.events(candidate.run_id, "held_out")
-    }
-    parent = None if baseline is None else baseline.name
-    if candidate.phase != "sft" and candidate.parent == parent and measured.get("version") is not None:
-        return measured["version"], measured.get("start")
-    if baseline is None or candidate.phase != "sft" or baseline.phase != "sft":
-        return None, None
-    if candidate.data_hash != baseline.data_hash or not candidate.data_hash:
-        return None, None
-    if store.runs.get(candidate.run_id).seed != store.runs.get(baseline.run_id).seed:
-        return None, None
-    found = []
-    for version in (candidate, baseline):
-        series = store.metrics.read(version.run_id).get("full_valid_loss")
-        found.append(float(series.values[-1]) if series is not None and len(series.values) else None)
-    return found[0], found[1]

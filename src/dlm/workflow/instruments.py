@@ -20,7 +20,7 @@ from dlm.evaluation import (
 )
 from dlm.evaluation.instrument import Advice, SuiteSigns, advise, dropped_rows
 from dlm.store import EvalResult, Run, Store
-from dlm.workflow.gating import BASE, CEILING
+from dlm.workflow.gate_evidence import BASE, CEILING
 
 __all__ = ["REFERENCES", "advise_on_evaluations", "reference_scores", "teacher_forced"]
 

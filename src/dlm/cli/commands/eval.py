@@ -15,7 +15,7 @@ from dlm.cli.evaluation_view import EvaluationProgress
 from dlm.cli.extras import require_training
 from dlm.cli.instrument_report import print_advice
 from dlm.cli.options import FiniteNumber, device_option, document_argument
-from dlm.cli.output import Output, json_option, plural, waiting
+from dlm.cli.output import Output, json_option, plural, typed, waiting
 from dlm.cli.project import find_project, open_store
 from dlm.errors import UsageError
 
@@ -259,21 +259,20 @@ def _print_ceilings(output: Output, found: Mapping[str, Ceiling | None]) -> None
 def _out_of_reach(
     output: Output, document: Path, figures: Mapping[str, Mapping[str, float]]
 ) -> list[dict[str, str]]:
-    """Which of the gate's conditions no model can meet, those apart that compare with a baseline."""
+    """Which of the gate's conditions no model can meet, as far as the references and the baseline's answers tell."""
     if not find_project(document).declares_gate:
         return []
-    from dlm.document import load
-    from dlm.evaluation import out_of_reach
-    from dlm.workflow.gating import read_gate
+    from dlm.workflow.gate_round import foresee
 
-    conditions, _ = read_gate(load(document), document)
-    found = [
-        {"condition": condition.text, "reason": why} for condition, why in out_of_reach(conditions, figures)
-    ]
+    known = foresee(document, figures)
+    found = [{"condition": condition.text, "reason": why} for condition, why in known.unreachable]
     for one in found:
         output.line(f"UNREACHABLE  {one['condition']}: {one['reason']}")
     if not found:
-        output.line("every condition of the gate that asks for a number can be reached")
+        output.line("no condition of the gate is out of reach, as far as is known")
+    for suite in known.unevaluated:
+        ask = typed("dlm", "eval", str(document), "--suite", suite, "--version", known.baseline)
+        output.line(f"what is asked against {known.baseline} in {suite} is known after {ask}")
     return found
 
 

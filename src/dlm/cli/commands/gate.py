@@ -27,7 +27,9 @@ __all__ = ["gate"]
     "--baseline", metavar="VERSION",
     help="What it is compared with, such as v0001 or base.  [default: the current version; its parent where it is that]",
 )  # fmt: skip
-@click.option("--no-eval", is_flag=True, help="Answer nothing: judge by what was evaluated before.")
+@click.option(
+    "--no-eval", is_flag=True, help="Answer nothing: judge by what was evaluated before as the gate does it."
+)
 @click.option("--promote", "promote_it", is_flag=True, help="Make the candidate current when it passes.")
 @click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time.")
 @device_option
@@ -44,9 +46,9 @@ def gate(
 ) -> None:
     """Ask the document's gate whether a version may become current. Exit code 3 when it has not passed.
 
-    Both versions answer the suites that the conditions need, unless they did before. Every condition is PASS, FAIL,
-    UNREACHABLE (the references themselves do not meet it under the token budget) or MISSING. The verdict is recorded, and
-    `dlm promote` obeys it.
+    Both versions answer the suites that the conditions need, greedily and once a case, unless they did so before; answers
+    made in another way do not count. Every condition is PASS, FAIL, UNREACHABLE (no answer could meet it) or MISSING. The
+    verdict is recorded, and `dlm promote` obeys it.
     """
     if not no_eval:
         require_training("dlm gate")
