@@ -85,6 +85,7 @@ def train(document: Path) -> Train:
 
     def record(
         *,
+        kind: str = "sft",
         promote: bool = True,
         losses: tuple[float, ...] = (2.0, 1.0, 0.5),
         message: str = "",
@@ -93,7 +94,7 @@ def train(document: Path) -> Train:
         read = load(document)
         with Home.open().store(DLM_ID) as store, store.lock("dlm train notes.dlm"):
             store.attach(document)
-            spec = RunSpec("sft", "sft", {"lora_r": 8}, base="pocket", base_fingerprint="f" * 64, seed=42)
+            spec = RunSpec(kind, "sft", {"lora_r": 8}, base="pocket", base_fingerprint="f" * 64, seed=42)
             spec = RunSpec(
                 **{**vars(spec), "document_sha256": read.sha256, "planned_steps": len(losses), "threads": 2}
             )
@@ -114,7 +115,7 @@ def train(document: Path) -> Train:
             staging = store.versions.staging()
             (staging / "adapter_config.json").write_text("{}")
             (staging / "adapter_model.safetensors").write_bytes(b"weights")
-            made = VersionSpec(run.id, None, "sft", len(losses), "pocket", "f" * 64, {"lora_r": 8}, "d" * 64)
+            made = VersionSpec(run.id, None, kind, len(losses), "pocket", "f" * 64, {"lora_r": 8}, "d" * 64)
             return store.versions.publish(staging, made, promote, "test").name
 
     return record

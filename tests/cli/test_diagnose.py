@@ -104,6 +104,21 @@ def test_a_run_that_is_not_finite_is_a_finding(dlm: Dlm) -> None:
     assert run["finals"]["train_loss"]["last"] in ("NaN", pytest.approx(2 / 14))
 
 
+@pytest.mark.parametrize("made", ["interrupted", "a reward model"])
+def test_without_a_version_that_answers_evals_names_a_command_that_moves_on(
+    dlm: Dlm, document: Path, results: Path, train: Train, made: str
+) -> None:
+    """Not the one that was just typed."""
+    if made == "interrupted":
+        train(status="interrupted")
+    else:
+        assert train(kind="reward", promote=False) == "v0001"
+    for source, named in ((document, str(document)), (results, "DOCUMENT")):
+        said = dlm("diagnose", str(source), "--evals", expect=2).stderr
+        assert "no run that was read made one" in said
+        assert f"dlm eval {named} --version base --repeats 8 --why" in " ".join(said.split())
+
+
 def test_a_running_run_is_judged_as_far_as_it_is(dlm: Dlm, document: Path) -> None:
     with Home.open().store(DLM_ID) as store, store.lock("dlm train notes.dlm"):
         store.attach(document)

@@ -151,6 +151,31 @@ def grade(sample, item):
         pytest.fail("a process of the grader still runs")
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="macOS does not hold the limit")
+def test_memory_is_held_process_by_process(tmp_path):
+    """What docs/grading.md says, no more: a child gets no more than its parent may have, beside it."""
+    source = """
+import os
+
+def grade(sample, item):
+    child = os.fork()
+    if child == 0:
+        try:
+            bytearray(item["mb"] << 20)
+        except MemoryError:
+            os._exit(7)
+        os._exit(0)
+    mine = bytearray(100 << 20)
+    return 0.5 if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7 else 1.0
+"""
+    grader = _grader(tmp_path, source)
+    try:
+        grades = grader.grade([GradeItem("p", "x", None, {"mb": mb}) for mb in (100, 300)])
+    finally:
+        grader.close()
+    assert [grade.score for grade in grades] == [1.0, 0.5]
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the signal of a parent's death is Linux's")
 def test_an_endless_loop_ends_with_the_process_that_started_it(tmp_path):
     (tmp_path / "rubric.py").write_text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from dlm.grading import Grade, GradeItem, make_grader
 from dlm.grading.spreadsheet_published import published_composite
+from dlm.grading.spreadsheet_strict import dropped_places
 from dlm.grading.tables import facts_of
 from dlm.tasks.sheets import SpreadsheetCase
 from dlm.tasks.spreadsheet import case_at, drop_rows
@@ -290,17 +292,63 @@ def test_fences_and_prose_are_format_errors(case, form):
 @given(cases)
 def test_the_header_moves_completeness_alone(case):
     wrong = "\n".join((",".join(["zzz", *case.header[1:]]), *_body(case)))
-    assert _moved(_grade(STRICT, case, wrong)) == {"completeness"}
-    none = _grade(STRICT, case, "\n".join(_body(case)))
-    assert (_moved(none), none.dimensions["completeness"]) == ({"completeness"}, 0.0)
+    none, other = "\n".join(_body(case)), "\n".join((",".join("abcde"[: len(case.header)]), *_body(case)))
+    for output, share in ((wrong, 1 - 1 / len(case.header)), (none, 0.0), (other, 0.0)):
+        grade = _grade(STRICT, case, output)
+        assert (_moved(grade), grade.dimensions["completeness"]) == ({"completeness"}, pytest.approx(share))
+        assert grade.score == pytest.approx(
+            0.9 + 0.1 * share
+        )  # above every threshold, and wrong all the same
+        assert (grade.passed, grade.flags) == (False, ("header_wrong",))
 
 
-def test_a_column_too_many_and_columns_in_another_order():
-    extra = "\n".join(f"{line},x" for line in TWELVE.gold.split("\n"))
-    grade = _grade(STRICT, TWELVE, extra)
-    assert (_moved(grade), grade.dimensions["completeness"]) == ({"completeness"}, pytest.approx(5 / 6))
+@SOME
+@given(cases)
+def test_the_right_names_in_another_case_or_with_white_space_may_pass(case):
+    header, *body = case.gold.split("\n")
+    shouted = _grade(STRICT, case, "\n".join((header.upper(), *body)))
+    assert (_moved(shouted), shouted.passed, shouted.flags) == ({"completeness"}, True, ())
+    spaced = _grade(STRICT, case, "\n".join((header.replace(",", " ,  "), *body)))
+    assert (spaced.score, spaced.passed, spaced.flags) == (1.0, True, ())
+
+
+@pytest.mark.parametrize("cell", ["x", "$1.8M", ""])
+@pytest.mark.parametrize(("at", "completeness"), [(0, 0.0), (2, 2 / 6), (5, 5 / 6)])
+def test_a_column_too_many_never_passes(cell, at, completeness):
+    def widened(line: str, extra: str) -> str:
+        cells = line.split(",")
+        return ",".join((*cells[:at], extra, *cells[at:]))
+
+    header, *body = TWELVE.gold.split("\n")
+    output = "\n".join((widened(header, cell), *(widened(line, cell) for line in body)))
+    grade = _grade(STRICT, TWELVE, output)
+    assert (_moved(grade), grade.dimensions["completeness"]) == (
+        {"completeness"},
+        pytest.approx(completeness),
+    )
+    assert (grade.passed, grade.flags) == (False, ("columns_surplus",))
+
+
+def test_columns_in_another_order_never_pass():
     turned = "\n".join(",".join(reversed(line.split(","))) for line in TWELVE.gold.split("\n"))
-    assert _moved(_grade(STRICT, TWELVE, turned)) == {"completeness"}
+    grade = _grade(STRICT, TWELVE, turned)
+    assert (_moved(grade), grade.passed, grade.flags) == ({"completeness"}, False, ("header_wrong",))
+
+
+def test_dropped_places_are_those_that_preservation_misses():
+    body = _body(TWELVE)
+    item = GradeItem(TWELVE.prompt, "", TWELVE.gold, facts_of(TWELVE))
+    wrong_amount = ",".join((TWELVE.rows[3].cells[0], "1.800 M", *TWELVE.rows[3].cells[2:]))
+    for output, places in (
+        (TWELVE.gold, []),
+        (_table(TWELVE, [*body[:3], wrong_amount, *body[4:]]), []),  # kept, with an amount to mend
+        (_table(TWELVE, [*body[:2], *body[3:11]]), [2, 11]),
+        (_table(TWELVE, [*body[1:], body[0]]), [0]),  # out of order
+        ("no table", list(range(12))),
+    ):
+        assert dropped_places(replace(item, output=output)) == [place / 11 for place in places], output
+    assert dropped_places(GradeItem("p", "a,b\n1,2")) == []
+    assert dropped_places(GradeItem("p", "none", "a,b\nx,2")) == [0.0]
 
 
 @SOME

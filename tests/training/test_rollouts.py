@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from bases_on_the_spot import make_base
 from dlm.errors import GradingError, TrainingError
 from dlm.recipe import Recipe
 from dlm.training import make_optimizer, train_phase
-from dlm.training.checkpoints import Progress, load_newest
+from dlm.training.checkpoints import Progress, load_newest, saved_steps, step_folder
 from dlm.training.groups import LOGP_DIFFERENCE, cut_groups
 from dlm.training.policy_gradient import (
     group_advantages,
@@ -179,6 +181,35 @@ def test_too_many_failures_of_the_grader_stop_the_run_with_the_reason(base: Path
     assert "it failed" in raised.value.found
 
 
+def test_a_run_of_few_answers_is_judged_when_it_ends(base: Path, tmp_path: Path) -> None:
+    """Twelve answers are fewer than a share means anything of while a run goes on."""
+    failing = TestGrader(lambda item: None)
+    prepared, _, model = prepared_rft(base, prompts=PROMPTS[:12], grader=failing, steps=1)
+    with pytest.raises(GradingError, match="failed on 12 of 12 answers") as raised:
+        train_phase(prepared, model, RECIPE, make_optimizer(model, RECIPE), Progress(), Recorder(), tmp_path)
+    assert "it failed" in raised.value.found
+    assert saved_steps(tmp_path) == []
+
+
+def test_a_run_that_goes_on_has_the_errors_it_had(base: Path, tmp_path: Path) -> None:
+    """11 of 24 answers by step 2 are within one half; with 8 of the 12 of step 3 they are not."""
+
+    def stops_at(grader: TestGrader, **more: Any) -> str:
+        with pytest.raises(GradingError) as raised:
+            run(base, tmp_path / "parts", Recorder(), prompts=PROMPTS[:12], grader=grader, **knobs, **more)
+        return str(raised.value)
+
+    def failing_from(answered: int) -> TestGrader:
+        numbers = count(answered)
+        return TestGrader(lambda item: None if (n := next(numbers)) < 11 or 24 <= n < 32 else letters(item))
+
+    knobs: dict[str, Any] = {"max_grader_error_share": 0.5}
+    whole = stops_at(failing_from(0))
+    assert "failed on 19 of 36 answers" in whole
+    assert saved_steps(tmp_path / "parts") == [2]
+    assert stops_at(failing_from(24), resume=True) == whole
+
+
 def test_truncated_answers_can_be_kept_out_of_the_loss(base: Path) -> None:
     """Random weights seldom stop by themselves within 12 tokens."""
     whole, _, model = prepared_rft(base)
@@ -279,6 +310,12 @@ def test_bug_12_a_run_that_goes_on_takes_the_steps_it_would_have_taken(
     for name, tensor in trainable(expected).items():
         assert torch.equal(trainable(found)[name], tensor), name
     assert of_the_policy({**first.history, **rest.history}) == of_the_policy(whole.history)
+    ends = [
+        json.loads((step_folder(tmp_path / one, 4) / "progress.json").read_text())
+        for one in ("whole", "parts")
+    ]
+    assert ends[0] | {"elapsed_s": 0} == ends[1] | {"elapsed_s": 0}
+    assert ends[0]["graded"] > 4 * 12  # held-out prompts are answered, too
 
 
 def test_several_updates_move_the_ratio_and_clip(base: Path, tmp_path: Path) -> None:

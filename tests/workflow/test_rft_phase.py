@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dlm.document import load
 from dlm.errors import ConsentError, DocumentError, GradingError, InterruptedRunError, UsageError
 from dlm.store import Home, Store
 from dlm.workflow.measuring import reward_change
+from dlm.workflow.rewards import read_rewards
 from dlm.workflow.train import TrainOptions, dry_run, train
 from watched_runs import BODY, DLM_ID, Watching, adapters, opened
 
@@ -254,6 +257,29 @@ def test_held_out_cases_of_a_suite_are_not_trained_on(make_document: Make) -> No
         UsageError, match="6 of 24 prompts to train on are among the cases of the suite numbers"
     ):
         go(document)
+
+
+@pytest.mark.parametrize(
+    ("split", "is_trained_on"),
+    [
+        ("train", True),
+        ("hard_train", True),
+        ("constraints", False),
+        ("train_check", False),
+        ("untrained", False),
+    ],
+)
+def test_which_splits_are_there_to_be_trained_on(
+    make_document: Make, split: str, is_trained_on: bool
+) -> None:
+    document = with_suites(make_document, f"numbers: {{cases: cases.jsonl, split: {split}}}")
+    cases = document.parent / "cases.jsonl"
+    cases.write_text(cases.read_text(encoding="utf-8").replace("heldout", split), encoding="utf-8")
+    path = prompts_file(document.parent, start=124)
+    with (
+        nullcontext() if is_trained_on else pytest.raises(UsageError, match="the cases of the suite numbers")
+    ):
+        read_rewards(load(document), document.parent, [path], None, GRADER)
 
 
 @pytest.mark.parametrize(

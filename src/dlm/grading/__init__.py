@@ -1,6 +1,14 @@
 """Graders: each reads one answer to a task and says, by named dimensions from 0 to 1, how good it is. No torch, no model."""
 
-from dlm.grading.cases import TASKS, Case, cases_hash, grader_of_task, read_cases, task_cases
+from dlm.grading.cases import (
+    TASKS,
+    Case,
+    cases_hash,
+    grader_of_task,
+    is_training_split,
+    read_cases,
+    task_cases,
+)
 from dlm.grading.grader import (
     HARD_FAIL,
     TRUNCATED,
@@ -39,6 +47,7 @@ __all__ = [
     "cases_hash",
     "check_sanity",
     "grader_of_task",
+    "is_training_split",
     "make_grader",
     "parse_grader",
     "read_cases",

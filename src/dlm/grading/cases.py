@@ -4,6 +4,8 @@ A task is named `spreadsheet` (the `pocket` profile, what the embedded base was 
 `spreadsheet:published`; its splits stand in `dlm.tasks.spreadsheet.SPLITS`. A file holds JSON lines:
 
     {"prompt": …, "reference": …, "facts": {…}, "split": …, "id": …}      all but the prompt at will
+
+In both, a split called `train` or `…_train` holds what is trained on; every other one proves versions.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dlm.grading.grader import GradeItem
 from dlm.grading.tables import facts_of
 from dlm.tasks import spreadsheet
 
-__all__ = ["TASKS", "Case", "cases_hash", "grader_of_task", "read_cases", "task_cases"]
+__all__ = ["TASKS", "Case", "cases_hash", "grader_of_task", "is_training_split", "read_cases", "task_cases"]
 
 TASKS: Final = ("spreadsheet", *(f"spreadsheet:{profile}" for profile in spreadsheet.PROFILES))
 _DEFAULT_SPLIT = "heldout"
@@ -51,6 +53,11 @@ class Case:
 def cases_hash(cases: Sequence[Case]) -> str:
     """64 hex digits over cases in their order."""
     return hashlib.sha256("\n".join(case.key for case in cases).encode()).hexdigest()
+
+
+def is_training_split(split: str) -> bool:
+    """Whether a split is there to be trained on, by its name; versions are proven on the others."""
+    return split == "train" or split.endswith("_train")
 
 
 def grader_of_task(task: str) -> str:

@@ -11,7 +11,7 @@ __all__ = ["Limits"]
 class Limits:
     """Attributes:
     timeout_s: seconds for one answer, wall clock.
-    memory_mb: address space of one grading process, MiB.
+    memory_mb: address space of each process, MiB; of several that a file starts, each has as much.
     start_timeout_s: seconds for the file to be imported.
     network: allow it the network; without, it gets none where the system can take it away (Linux user namespaces).
     """

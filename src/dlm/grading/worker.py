@@ -1,8 +1,9 @@
 """The other side of `python_file`: a process that runs a person's `grade(sample, item)` and nothing of dlm.
 
 Started as a script in an isolated interpreter, it imports the standard library alone. First it shuts itself in: no network
-and its own process numbers where Linux allows a user namespace, an address space of `memory_mb`, an end with the process that started it. Then it reads one JSON line
-with the file's source, answers `{"ready": true, …}`, and from then on one line in, one line out.
+and its own process numbers where Linux allows a user namespace, an address space of `memory_mb` (for it and for each process
+that it starts, one by one), an end with the process that started it. Then it reads one JSON line with the file's source,
+answers `{"ready": true, …}`, and from then on one line in, one line out.
 
 Its answers go through a copy of stdout that the file does not see: what the file prints goes nowhere. A process that the
 file forks off and that comes back from `grade` ends without a word.

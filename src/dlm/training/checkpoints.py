@@ -42,7 +42,8 @@ _PARTIAL = ".partial-"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: optimiser steps done, tokens read, seconds spent training, and the best evaluation so far."""
+    """Where a run stands: optimiser steps done, tokens read, seconds spent training, the best evaluation so far, and in the
+    rft phase how often the grader failed on the answers so far, with its last words."""
 
     step: int = 0
     num_tokens: int = 0
@@ -50,6 +51,9 @@ class Progress:
     best_step: int | None = None
     best: Mapping[str, float] = field(default_factory=dict)  # the metrics that decided it
     without_better: int = 0  # evaluations since then
+    graded: int = 0
+    grader_errors: int = 0
+    grader_said: str = ""
 
 
 def saved_steps(folder: Path) -> list[int]:

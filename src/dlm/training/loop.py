@@ -178,6 +178,7 @@ class _Run:
     def until_it_ends(self, progress: Progress) -> LoopResult:
         """Take steps until there is a reason to end."""
         self.world.start_alike(trainable(self.model))
+        self._take_up_tally(progress)
         last: dict[str, float] = {}
         asked = self._stop_asked()  # while the base was loading
         early = self._early_stop(progress)  # a run that goes on may have been through already
@@ -196,11 +197,35 @@ class _Run:
                 last |= values
                 if not at_end:
                     asked, early = self._stop_asked(), self._early_stop(progress)
+                progress = self._with_tally(progress, ends=at_end or bool(early))
                 is_best = self.recipe.keeps_best and progress.best_step == progress.step
                 if at_end or asked or early or is_best or progress.step % self.plan.save_every == 0:
                     self._save(progress)
         self.world.wait()  # until the last checkpoint is there for every process
         return LoopResult(progress, last, stopped=asked or early, interrupted=bool(asked))
+
+    def _take_up_tally(self, progress: Progress) -> None:
+        """Count the grader's errors on from where the run stands, so that a stop forgets none and adds none."""
+        if self.rollouts is not None:
+            tally = self.rollouts.tally
+            tally.seen, tally.errors = progress.graded, progress.grader_errors
+            tally.last_message = progress.grader_said
+
+    def _with_tally(self, progress: Progress, *, ends: bool) -> Progress:
+        """The progress with the counts of the grader's errors. A run that ends is judged by them however few its answers
+        were, and before its last checkpoint is saved: nothing could go on from that one.
+
+        Raises:
+            GradingError: the grader failed on too many answers of a run that ends.
+        """
+        if self.rollouts is None:
+            return progress
+        tally = self.rollouts.tally
+        if ends:
+            tally.check()
+        return replace(
+            progress, graded=tally.seen, grader_errors=tally.errors, grader_said=tally.last_message
+        )
 
     def _stop_asked(self) -> str:
         return self.world.agree(self.observer.stop_requested(), self.device)

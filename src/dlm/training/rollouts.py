@@ -66,6 +66,8 @@ class Rollouts:
         policy: the base, its tokenizer and renderer.
         grader: gives the rewards.
         start: the adapter that the run starts from, the reference of the KL term.
+
+    `tally` counts the grader's errors on the answers of the whole run: who goes on with one puts its counts back.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Rollouts:
         self.validation = validation
         self._policy, self._grader, self._layout, self._plan = policy, grader, layout, plan
         self._seed, self._start = seed, start
-        self._tally = ErrorTally(knobs.max_grader_error_share)
+        self.tally = ErrorTally(knobs.max_grader_error_share)
 
     def round(self, model: Any, prompts: Sequence[PromptExample], step: int, *, watched: bool) -> Round:
         """Sample, grade and compare the answers of one step.
@@ -98,7 +100,7 @@ class Rollouts:
         """
         began = time.perf_counter()
         answers, graded_at = self._answer(model, prompts, self.knobs.group_size, f"step {step}")
-        self._tally.add([one.grade for one in answers])
+        self.tally.add([one.grade for one in answers])
         sampled_s, graded_s = graded_at - began, time.perf_counter() - graded_at
         size = self.knobs.group_size
         by_prompt = [answers[at : at + size] for at in range(0, len(answers), size)]
@@ -133,7 +135,7 @@ class Rollouts:
         if not self.validation:
             return Validation({}, {})
         answers, _ = self._answer(model, self.validation, 1, "validation")
-        self._tally.add([one.grade for one in answers])
+        self.tally.add([one.grade for one in answers])
         rewards = {one.example.row.key: one.grade.score if one.grade.scored else None for one in answers}
         return Validation(self._told(answers, "valid"), rewards)
 

@@ -18,7 +18,8 @@ from dlm.evaluation import (
     summarise,
     summarise_references,
 )
-from dlm.evaluation.instrument import Advice, SuiteSigns, advise, dropped_rows
+from dlm.evaluation.instrument import Advice, SuiteSigns, advise
+from dlm.grading.spreadsheet_strict import dropped_places
 from dlm.store import EvalResult, Run, Store
 from dlm.workflow.gate_evidence import BASE, CEILING
 
@@ -92,10 +93,10 @@ def _signs(store: Store, suite: Suite, run: Run) -> SuiteSigns:
 
 def _positions(suite: Suite, results: Sequence[EvalResult]) -> list[float]:
     """Where rows are missing, in answers that were neither cut nor unreadable."""
-    gold = {case.key: (case.reference or "").split("\n")[1:] for case in suite.cases}
+    cases = {case.key: case for case in suite.cases}
     return [
         place
         for result in results
         if result.error is None and "truncated" not in result.flags
-        for place in dropped_rows(gold.get(result.case_key, []), result.output)
+        for place in dropped_places(cases[result.case_key].item(result.output, truncated=False))
     ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from dlm.document import Document
 from dlm.errors import UsageError
 from dlm.evaluation import PROBES, read_suite, suite_names
-from dlm.grading import Case, GraderSpec, parse_grader, read_cases, task_cases
+from dlm.grading import Case, GraderSpec, is_training_split, parse_grader, read_cases, task_cases
 from dlm.recipe import Choice
 from dlm.training import Prompt, refuse_proving_prompts
 
@@ -112,7 +112,7 @@ def _proving(document: Document, folder: Path) -> dict[str, Collection[str]]:
     proving: dict[str, Collection[str]] = {}
     for name in suite_names(document):
         stated = document.header.evals.get(name)
-        if stated is not None and "train" in (stated.split or ""):  # watched, not proven on
+        if stated is not None and is_training_split(stated.split or ""):  # watched, not proven on
             continue
         cases = read_suite(document, folder, name).cases
         if stated is not None and stated.cases is not None and stated.split is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dlm.cli.options import DOCUMENT
-from dlm.cli.output import Output, json_option, remember_document
+from dlm.cli.output import Output, json_option, remember_document, typed
 from dlm.cli.project import is_document, open_store, pick_training_run
 from dlm.errors import DlmError, UsageError
 
@@ -105,18 +105,20 @@ def _advice(output: Output, found: Sequence[Diagnosed]) -> list[dict[str, Any]]:
     """Which instrument to try, by document, for the versions of the runs that were read.
 
     Raises:
-        UsageError: no run that was read has a version, or one was not evaluated.
+        UsageError: no run that was read made a version that answers, or one was not evaluated.
     """
     from dlm.cli.instrument_report import print_advice
 
     versions: dict[Path, list[str]] = {}
     for one in found:
-        if one.stored is not None and one.stored.version is not None:
+        if one.stored is not None and one.stored.version is not None and one.run.kind != "reward":
             versions.setdefault(one.source, []).append(one.stored.version)
     if not versions:
+        document = next((str(one.source) for one in found if one.stored is not None), "DOCUMENT")
         raise UsageError(
-            "--evals is about versions of a document, and no run that was read has one",
-            next_step="dlm diagnose DOCUMENT --evals",
+            "--evals is about versions that answer, and no run that was read made one",
+            expected="a document whose newest run made such a version; the base itself is asked with dlm eval",
+            next_step=typed("dlm", "eval", document, "--version", "base", "--repeats", "8", "--why"),
         )
     output.line()
     return [

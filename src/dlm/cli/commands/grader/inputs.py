@@ -51,7 +51,7 @@ def cases_options(function: F) -> F:
         click.option("-n", "--n", "count", type=click.IntRange(1), metavar="N", help="Only the first N cases."),
         click.option("--threshold", type=click.FloatRange(0, 1), metavar="X", help="Least score that passes.  [default: the grader's own]"),
         click.option("--timeout", "timeout_s", type=click.FloatRange(0, min_open=True), default=10.0, show_default=True, metavar="S", help="Seconds that a Python file may take for one answer."),
-        click.option("--memory", "memory_mb", type=click.IntRange(64), default=1024, show_default=True, metavar="MB", help="Memory that a Python file may take."),
+        click.option("--memory", "memory_mb", type=click.IntRange(64), default=1024, show_default=True, metavar="MB", help="Memory that each process of a Python file may take."),
         click.option("--trust", is_flag=True, help="Run the Python grader that the document names, this time."),
     ]  # fmt: skip
     for option in reversed(options):
