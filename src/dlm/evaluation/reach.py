@@ -28,7 +28,7 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 ROUNDING: Final = 1e-9  # sums of the same numbers in another order
 _UNBOUNDED: Final = ("tokens",)  # an answer may be shorter or longer than the reference
 _COUNTED_FLAGS: Final = {"hard_fail", "rh_like", "rh", "rh_count", "truncated", "unresponsive", "csv_not_parseable", "rows_dropped",
-                         "rows_surplus", "units_wrong", "text_around_table", "ragged_rows"}  # fmt: skip
+                         "rows_surplus", "units_wrong", "text_around_table", "ragged_rows", "header_wrong", "columns_surplus"}  # fmt: skip
 
 
 @dataclass(frozen=True)
