@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from dlm.store import Home, RunSpec, Store
+from dlm import review
+from dlm.store import Home, NewSignal, RunSpec, Store
 from dlm.web.commands import Trainers
 from dlm.web.desk import Desk
 from dlm.web.live import Feed, Watcher
+from mined_pairs import mine
 from recorded_runs import DLM_ID, record_run, recorded_document
 from web_server import wait_until
 
@@ -202,6 +204,35 @@ def test_the_document_and_signals_are_watched(desk: Desk, feed: Heard) -> None:
         feed.told.clear()
         desk.path.write_text(recorded_document() + "\nmore\n", encoding="utf-8")
         wait_until(lambda: any(one.get("document") for one in feed.told))
+
+
+def test_a_decision_is_told_while_a_run_trains_without_waiting_for_its_next_step(
+    desk: Desk, feed: Heard
+) -> None:
+    with desk.home.store(DLM_ID) as store:
+        first, _, _ = mine(store, desk.path)
+        with store.lock("dlm train"):
+            store.runs.start(RunSpec("sft"))
+            wait_until(lambda: any(one.get("runs") for one in feed.told))
+            for decide in (review.accept, review.reject):
+                time.sleep(0.3)  # what came before has been told
+                feed.told.clear()
+                decide(store, [first.id])
+                wait_until(lambda: any(one.get("data") for one in feed.told), timeout_s=10)
+
+
+def test_the_mark_of_signals_differs_when_one_is_taken_back_or_consumed(tmp_path: Path) -> None:
+    with Home.open(tmp_path / "home").store(DLM_ID) as store:
+        marks = [store.following.signals()]
+        for score in (1, 0):
+            store.signals.vote("q", "a", score)
+            marks.append(store.following.signals())
+        for _ in range(2):  # the second run consumes what the first one did
+            run = store.runs.record(RunSpec("preference", "orpo"), status="complete")
+            store.signals.log_use(run.id, [NewSignal("pair", "hand", "q", "a", "b")])
+            marks.append(store.following.signals())
+        assert len(set(marks)) == 5
+        assert store.following.signals() == marks[-1]
 
 
 def test_a_mark_of_a_series_changes_with_it(tmp_path: Path) -> None:
