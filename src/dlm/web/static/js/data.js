@@ -173,7 +173,9 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 // Before a card gives way to its answer: a form knows its texts as they were.
 document.addEventListener("htmx:beforeSwap", ({ detail }) => {
   if (detail.isError) return;
-  remember(detail.requestConfig);
+  const { elt, verb } = detail.requestConfig;
+  if (elt.id === "results" && verb === "post" && !detail.target.matches(".signal")) toast("undone; that pair is not in this list", "good");
+  else remember(detail.requestConfig);
 });
 
 // A card that was answered anew keeps the focus; after a decision the next card has it.
