@@ -18,7 +18,17 @@ import pytest
 
 from command_line import Cli
 
-__all__ = ["AXE", "NO_CHROMIUM", "Served", "accessible", "accessible_in_both", "chromium_path", "serving", "wait_until", "watched"]
+__all__ = [
+    "AXE",
+    "NO_CHROMIUM",
+    "Served",
+    "accessible",
+    "accessible_in_both",
+    "chromium_path",
+    "serving",
+    "wait_until",
+    "watched",
+]
 
 NO_CHROMIUM = "no Chromium"
 AXE = Path(__file__).parent / "web" / "axe-4.14.1.min.js"

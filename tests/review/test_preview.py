@@ -37,13 +37,20 @@ def test_a_diff_turns_one_text_into_the_other(before: str, after: str) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("a\nb\n", "a\nb\n\nc\n\n"), ("", "a\n"), ("a\nb", "a\nb\nc"), ("a\n" * 9 + "b\n", "a\n" * 9 + "c\r\n" + "a\n")],
+    [
+        ("a\nb\n", "a\nb\n\nc\n\n"),
+        ("", "a\n"),
+        ("a\nb", "a\nb\nc"),
+        ("a\n" * 9 + "b\n", "a\n" * 9 + "c\r\n" + "a\n"),
+    ],
 )
 def test_the_change_as_a_file_is_what_git_applies(tmp_path: Path, before: str, after: str) -> None:
     path = tmp_path / "my notes.dlm"
     path.write_bytes(before.encode())
     (tmp_path / "change").write_bytes(unified_diff(path.name, file_diff(before, after)).encode())
-    subprocess.run(["git", "apply", "change"], cwd=tmp_path, env={**os.environ, "GIT_DIR": "/none"}, check=True)
+    subprocess.run(
+        ["git", "apply", "change"], cwd=tmp_path, env={**os.environ, "GIT_DIR": "/none"}, check=True
+    )
     assert path.read_bytes() == after.encode()
     assert unified_diff(path.name, file_diff(after, after)) == ""
 

@@ -88,7 +88,9 @@ def operations(client: TestClient, there: int | None) -> list[Any]:
     [(GenerationMode.POSITIVE, None), (GenerationMode.POSITIVE, 3), (GenerationMode.NEGATIVE, None)],
     ids=["allowed", "allowed, of what is there", "forbidden"],
 )
-def test_no_request_makes_a_fault_of_ours(client: TestClient, mode: GenerationMode, there: int | None) -> None:
+def test_no_request_makes_a_fault_of_ours(
+    client: TestClient, mode: GenerationMode, there: int | None
+) -> None:
     answers: Counter[tuple[str, int]] = Counter()
     for operation in operations(client, there):
         try:

@@ -168,6 +168,23 @@ def test_points_of_a_running_run_are_told_once_each(desk: Desk, feed: Heard) -> 
         assert len(feed.points("train_loss")) <= 29 + 6
 
 
+def test_the_last_points_of_a_run_are_told_though_it_has_ended_by_then(desk: Desk, feed: Heard) -> None:
+    with desk.home.store(DLM_ID) as store, store.lock("dlm train"):
+        for _ in range(3):  # that both are committed between two looks is likely, not certain
+            feed.told.clear()
+            run = store.runs.start(RunSpec("sft", planned_steps=2))
+            with store.metrics.writer(run.id) as writer:
+                writer.log(1, {"train_loss": 2.0})
+                writer.flush()
+                wait_until(lambda: any(one.get("runs") for one in feed.told))
+                writer.log(2, {"train_loss": 1.0, "probe_exact_match": 1.0})
+            store.runs.finish(run.id, "complete")
+            wait_until(lambda: sum(bool(one.get("runs")) for one in feed.told) == 2)
+            assert feed.points("train_loss")[-1] == 2
+            assert feed.points("probe_exact_match") == [2]
+            assert [one["points"]["run"] for one in feed.told if "points" in one][-1] == run.id
+
+
 def test_points_that_came_to_rest_between_two_looks_are_told_too(desk: Desk) -> None:
     with desk.home.store(DLM_ID) as store, store.lock("dlm train"):
         run = store.runs.start(RunSpec("sft"))

@@ -23,7 +23,9 @@ def answers(*texts: str) -> str:
     for slot, text in enumerate(texts):
         about = {"slot": slot, "version": f"v000{slot + 1}"}
         told.append({"kind": "answers", **about})
-        told.append({"kind": "done", "text": text, "finish_reason": "stop", "tokens": 3, "seconds": 0.1, **about})
+        told.append(
+            {"kind": "done", "text": text, "finish_reason": "stop", "tokens": 3, "seconds": 0.1, **about}
+        )
     return "".join(json.dumps(one) + "\n" for one in [*told, {"kind": "end"}])
 
 
