@@ -73,7 +73,7 @@ async function takeBack(last) {
     decided.push(last); // the server does not answer
   }
   store();
-  answered();
+  setTimeout(answered); // once the answer's buttons work
 }
 
 function undo() {
