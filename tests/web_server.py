@@ -18,7 +18,17 @@ import pytest
 
 from command_line import Cli
 
-__all__ = ["AXE", "NO_CHROMIUM", "Served", "accessible", "chromium_path", "serving", "wait_until", "watched"]
+__all__ = [
+    "AXE",
+    "NO_CHROMIUM",
+    "Served",
+    "accessible",
+    "accessible_in_both",
+    "chromium_path",
+    "serving",
+    "wait_until",
+    "watched",
+]
 
 NO_CHROMIUM = "no Chromium"
 AXE = Path(__file__).parent / "web" / "axe-4.14.1.min.js"
@@ -122,6 +132,15 @@ def accessible(page: Any) -> list[str]:
         for one in found
         for node in one["nodes"]
     ]
+
+
+def accessible_in_both(page: Any) -> list[str]:
+    """What axe-core finds in the light and in the dark, of a page that follows the system's colours."""
+    found = []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        found += [f"{scheme}: {line}" for line in accessible(page)]
+    return found
 
 
 def wait_until(what: Callable[[], Any], timeout_s: float = 30.0, every_s: float = 0.1) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from dlm import review
 from dlm.errors import ConflictError, UsageError
-from dlm.review import file_diff
+from dlm.review import file_diff, unified_diff
 from dlm.store import StagedPair, Store
 
 texts = st.lists(st.sampled_from(["a\n", "b\n", "c\r\n", "\n", "d"]), max_size=9).map("".join)
@@ -31,6 +33,26 @@ def test_a_diff_turns_one_text_into_the_other(before: str, after: str) -> None:
         assert numbered == list(range(numbered[0], numbered[0] + len(numbered))) if numbered else True
         if numbered:
             assert joined(signs) == "".join(lines[numbered[0] - 1 : numbered[-1]])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("a\nb\n", "a\nb\n\nc\n\n"),
+        ("", "a\n"),
+        ("a\nb", "a\nb\nc"),
+        ("a\n" * 9 + "b\n", "a\n" * 9 + "c\r\n" + "a\n"),
+    ],
+)
+def test_the_change_as_a_file_is_what_git_applies(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "my notes.dlm"
+    path.write_bytes(before.encode())
+    (tmp_path / "change").write_bytes(unified_diff(path.name, file_diff(before, after)).encode())
+    subprocess.run(
+        ["git", "apply", "change"], cwd=tmp_path, env={**os.environ, "GIT_DIR": "/none"}, check=True
+    )
+    assert path.read_bytes() == after.encode()
+    assert unified_diff(path.name, file_diff(after, after)) == ""
 
 
 def test_the_change_that_was_shown_is_made(

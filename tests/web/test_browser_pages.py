@@ -9,7 +9,7 @@ import pytest
 from command_line import Cli
 from dlm.store import Home, RunSpec, SignalFilter, find_signals
 from recorded_runs import DLM_ID, record_run, record_verdict, recorded_document, values_of
-from web_server import Served, accessible, serving, wait_until, watched
+from web_server import Served, accessible, accessible_in_both, serving, wait_until, watched
 
 pytestmark = pytest.mark.big
 
@@ -72,7 +72,7 @@ def test_a_document_that_was_never_trained(browser: Any, cli: Cli) -> None:
         with watched(page, served.base):
             open_tab(page, served)
             page.get_by_role("heading", name="Nothing has trained yet").wait_for()
-            assert accessible(page) == []
+            assert accessible_in_both(page) == []
         page.close()
 
 
@@ -302,6 +302,8 @@ def test_a_run_is_followed_to_its_end(page: Any, cli: Cli) -> None:
                     if step in (30, 60, 100):
                         writer.flush()
                         wait_until(lambda step=step: drawn(page, "Loss") >= step)
+                assert page.locator("#status").inner_text() == "RUNNING"
+                assert accessible_in_both(page) == []
                 # a metric that appears at the end brings a chart of its own, and the others stay
                 writer.log(100, {"probe_exact_match": 0.5})
             store.runs.finish(run.id, "complete")

@@ -12,14 +12,16 @@ from fastapi.testclient import TestClient
 from tools.docs import page_data
 
 from command_line import Cli
+from dlm import review
 from dlm.document import load
-from dlm.store import Home, SignalFilter, Store, count_signals, find_signals
+from dlm.store import Home, RunSpec, SignalFilter, Store, count_signals, find_signals
+from dlm.web import data_actions
 from dlm.web.app import create_app
 from dlm.web.desk import Desk
 from dlm.web.security import TOKEN_HEADER, Keys
 from mined_pairs import TEXTS, mine
 from recorded_runs import DLM_ID, HOSTILE, recorded_document
-from web_server import Served, accessible, serving, wait_until, watched
+from web_server import Served, accessible_in_both, serving, wait_until, watched
 
 TABS = ("preference", "reward", "dpo", "orpo")
 
@@ -155,6 +157,18 @@ def test_a_list_is_exported_as_the_command_writes_it(filled: Cli, server: Served
     assert download.value.suggested_filename == "preference-csv.csv"
 
 
+def as_shown(before: str, shown: list[list[str]]) -> str:
+    """The text after a change that a page shows: of every line the numbers before and after, the sign, the text."""
+    lines = before.splitlines(keepends=True)
+    for _, number, sign, text in shown:
+        assert sign in " +"
+        if sign == "+":
+            lines.insert(int(number) - 1, f"{text}\n")
+        else:
+            assert lines[int(number) - 1] == f"{text}\n"
+    return "".join(lines)
+
+
 def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli, page: Any) -> None:
     path = mined.folder / "notes.dlm"
     before = path.read_text(encoding="utf-8")
@@ -186,23 +200,130 @@ def test_two_pairs_are_reviewed_by_keyboard_and_applied_as_previewed(mined: Cli,
         wait_until(lambda: page.get_by_role("link", name="Apply 2 accepted pairs").is_visible())
         page.keyboard.press("p")
         change = page.get_by_role("region", name="Change of the document")
-        lines = change.evaluate(
-            "box => [...box.children].map(line => [...line.children].map(part => part.innerText))"
+        shown = change.evaluate(
+            "box => [...box.children].map(line => [...line.children].map(part => part.textContent))"
         )
-        shown = [parts[-1] for parts in lines if "+" in parts]
         assert path.read_text(encoding="utf-8") == before
         page.get_by_text("live", exact=True).wait_for()  # its scripts listen
-        assert accessible(page) == []
+        assert accessible_in_both(page) == []
         page.keyboard.press("y")
         page.get_by_role("heading", name="2 pairs written").wait_for()
-        after = path.read_text(encoding="utf-8")
-        assert after.startswith(before)
-        added = after.removeprefix(before)
-        assert [line for line in added.splitlines() if line] == [line for line in shown if line]
+        assert path.read_bytes() == as_shown(before, shown).encode()
         triples = [triple for section in load(path).sections for triple in section.triples]
         assert [(one.prompt, one.chosen, one.rejected) for one in triples] == list(TEXTS[:2])
         page.goto(f"{server.base}/data?standing=document")
         assert page.locator("#summary").inner_text() == "1–2 of 2 signals"
+
+
+def test_decisions_and_edits_are_undone_one_by_one_even_on_another_page(cli: Cli, page: Any) -> None:
+    path = cli.folder / "notes.dlm"
+    path.write_text(recorded_document(), encoding="utf-8")
+    old_ends = ("Where do laptops go?", "To the shelf.\r\nAt once.", "Away.")
+    with Home.open(cli.home).store(DLM_ID) as store:
+        mine(store, path, texts=(TEXTS[0], old_ends))
+
+    def pairs() -> list[tuple[str, str]]:
+        with store_of(cli) as store:
+            return [(pair.status, pair.chosen) for pair in store.mining.pairs()]
+
+    with serving(cli, "notes.dlm") as server, watched(page, server.base):
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?order=oldest&standing=waiting")
+        page.keyboard.press("a")
+        wait_until(lambda: focused(page) == old_ends[0])
+        page.keyboard.press("e")
+        page.get_by_role("textbox", name="Chosen").fill("On the floor.")
+        page.keyboard.press("Control+Enter")
+        wait_until(lambda: pairs() == [("accepted", TEXTS[0][1]), ("staged", "On the floor.")])
+        wait_until(lambda: focused(page) == old_ends[0])
+        page.keyboard.press("u")  # the edit, which was the last
+        wait_until(lambda: pairs() == [("accepted", TEXTS[0][1]), ("staged", old_ends[1])])
+        card = page.get_by_role("listitem", name=old_ends[0])
+        wait_until(lambda: "On the floor." not in card.inner_text())
+        page.keyboard.press("r")
+        wait_until(lambda: [status for status, _ in pairs()] == ["accepted", "rejected"])
+        page.goto(f"{server.base}/data?order=oldest&standing=turned-down")
+        card.get_by_role("button", name="Accept").click()
+        wait_until(lambda: [status for status, _ in pairs()] == ["accepted", "accepted"])
+        card.get_by_role("button", name="Undo").click()  # it was rejected before
+        wait_until(lambda: [status for status, _ in pairs()] == ["accepted", "rejected"])
+        for left in (["accepted", "staged"], ["staged", "staged"]):
+            page.keyboard.press("u")  # of pairs that this list has not, too
+            wait_until(lambda left=left: [status for status, _ in pairs()] == left)
+        page.get_by_text("undone; that pair is not in this list").first.wait_for()
+        page.reload()
+        page.keyboard.press("u")
+        page.get_by_text("nothing to undo").wait_for()
+
+
+def test_an_undo_that_is_refused_is_told_and_undoes_nothing(mined: Cli, page: Any) -> None:
+    with serving(mined, "notes.dlm") as server:
+        page.goto(server.url)
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
+        page.keyboard.press("a")
+        page.get_by_role("link", name="Apply 1 accepted pair").wait_for()
+        with store_of(mined) as store:
+            review.reject(store, [1])  # somebody else, in a terminal
+        page.goto(f"{server.base}/data?tab=reward")
+        page.keyboard.press("u")
+        wait_until(lambda: "decided about it meanwhile" in page.locator("#toasts").inner_text())
+        assert "undone" not in page.locator("#toasts").inner_text()
+        with store_of(mined) as store:
+            assert store.mining.pair(1).status == "rejected"
+
+
+def test_an_open_list_asks_for_its_counts_when_data_changed_and_not_for_every_step(
+    mined: Cli, page: Any
+) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/data/counts" in request.url else None)
+    with (
+        store_of(mined) as store,
+        store.lock("dlm train notes.dlm"),
+        serving(mined, "notes.dlm") as server,
+        watched(page, server.base),
+    ):
+        run = store.runs.start(RunSpec("sft", "sft", planned_steps=9))
+        page.goto(server.url)
+        page.goto(f"{server.base}/data")
+        page.get_by_text("live", exact=True).wait_for()
+        page.evaluate(
+            "() => { window.heard = 0; document.addEventListener('dlm:changed', (event) => (heard += Boolean(event.detail.points))); }"
+        )
+        with store.metrics.writer(run.id) as writer:
+            for step in range(1, 4):
+                writer.log(step, {"train_loss": 1.0 / step})
+                writer.flush()
+                if step > 1:  # of a run that it has just met the watcher tells no points
+                    wait_until(lambda step=step: page.evaluate("heard") >= step - 1)
+        page.wait_for_timeout(500)  # twice as long as the page waits before it asks
+        assert asked == []
+        review.accept(store, [1])
+        page.get_by_role("link", name="Apply 1 accepted pair").wait_for()
+        assert len(asked) == 1
+        store.runs.finish(run.id, "complete")
+
+
+def test_a_change_that_is_too_long_to_show_can_be_had_as_a_file(
+    mined: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_actions, "SHOWN_LINES", 2)
+    path = mined.folder / "notes.dlm"
+    with store_of(mined) as store:
+        review.accept(store, [1, 2])
+        preview = review.preview_apply(store, path, [1, 2])
+    keys = Keys(port=80)
+    with TestClient(
+        create_app(Desk(path, DLM_ID, Home.open(mined.home)), keys), base_url="http://127.0.0.1:80"
+    ) as client:
+        client.headers["Host"] = "127.0.0.1:80"
+        client.cookies.set(keys.cookie, keys.session)
+        page = client.get("/data/apply").text
+        assert f"… and {len(preview.diff) - 2} more lines" in page
+        assert '<a href="/data/apply/diff" download>' in page
+        answer = client.get("/data/apply/diff")
+    assert answer.text == review.unified_diff("notes.dlm", preview.diff)
+    assert answer.headers["content-disposition"] == "attachment; filename*=utf-8''notes.dlm.diff"
 
 
 AT_ONCE = """() => {
@@ -316,21 +437,18 @@ def test_a_vote_appears_in_reward(mined: Cli, page: Any) -> None:
         assert "-1" in left.inner_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_of_the_tab_is_accessible(filled: Cli, server: Served, browser: Any, scheme: Any) -> None:
-    context = browser.new_context(color_scheme=scheme, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
+def test_every_page_of_the_tab_is_accessible(filled: Cli, server: Served, page: Any) -> None:
     page.goto(server.url)
-    for address in ("", "?tab=reward", "?tab=dpo", "?tab=orpo", "?search=nothing+like+this"):
-        page.goto(f"{server.base}/data{address}")
-        if address == "?tab=dpo":
-            page.get_by_role("button", name="Differences and origin").first.click()
-            page.get_by_role("heading", name="Word by word").wait_for()
-        assert accessible(page) == [], address
-    page.goto(f"{server.base}/data/apply")
-    assert page.get_by_role("heading", name="Nothing to apply").is_visible()
-    assert accessible(page) == []
-    context.close()
+    with watched(page, server.base):
+        for address in ("", "?tab=reward", "?tab=dpo", "?tab=orpo", "?search=nothing+like+this"):
+            page.goto(f"{server.base}/data{address}")
+            if address == "?tab=dpo":
+                page.get_by_role("button", name="Differences and origin").first.click()
+                page.get_by_role("heading", name="Word by word").wait_for()
+            assert accessible_in_both(page) == [], address
+        page.goto(f"{server.base}/data/apply")
+        assert page.get_by_role("heading", name="Nothing to apply").is_visible()
+        assert accessible_in_both(page) == []
 
 
 def test_texts_of_models_are_text(mined: Cli, browser: Any) -> None:
@@ -347,7 +465,7 @@ def test_texts_of_models_are_text(mined: Cli, browser: Any) -> None:
         page.get_by_role("heading", name="Word by word").wait_for()
         page.get_by_role("button", name="Edit").first.click()
         assert HOSTILE in page.get_by_role("textbox", name="Chosen").input_value()
-        assert accessible(page) == []
+        assert accessible_in_both(page) == []
         assert page.title().endswith("dlm")
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     phone.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -25,13 +26,11 @@ from dlm.web import training_actions
 from dlm.web.app import create_app
 from dlm.web.desk import Desk
 from dlm.web.security import TOKEN_HEADER, Keys
+from mined_pairs import mine
 from recorded_runs import DLM_ID, record_runs, recorded_document
 
-ENDLESS = ("/live",)  # event streams; test_live.py
-STARTS_A_MODEL = (
-    "/api/ask",
-    "/resume",
-)  # their bodies are refused or accepted by the same models; test_browser.py
+FORM = "application/x-www-form-urlencoded"
+LARGEST = 2**53  # the largest number that a route takes for one of its runs or signals
 EXAMPLES = max(10, int(os.environ.get("DLM_TEST_EXAMPLES", "100")) // 50)
 
 
@@ -43,45 +42,57 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> FastAPI:
     home = Home.open(root / "home")
     with home.store(DLM_ID) as store:
         record_runs(store)
+        mine(store, document)
     return create_app(Desk(document, DLM_ID, home), Keys(port=80))
 
 
 @pytest.fixture(scope="module")
 def client(app: FastAPI) -> Iterator[TestClient]:
-    """A browser that opened the address. What would start `dlm` is answered as if it had refused: it takes half a second."""
+    """A browser that opened the address. What would start a process is answered in its place; streams of events end."""
 
     def refuse(*words: str) -> dict[str, Any]:
         assert all(isinstance(word, str) for word in words)
         raise UsageError("the command line has its own tests")
 
+    async def answers(*asked: Any) -> AsyncIterator[dict[str, Any]]:
+        yield {"kind": "end"}
+
     patch = pytest.MonkeyPatch()
     patch.setattr(training_actions, "run_command", refuse)
+    patch.setattr(app.state.answerer, "ask", answers)
+    patch.setattr(app.state.memory.trainers, "start", refuse)
     keys: Keys = app.state.keys
     with TestClient(app, base_url="http://127.0.0.1:80", raise_server_exceptions=True) as opened:
         opened.headers |= {"Host": "127.0.0.1:80", TOKEN_HEADER: keys.write}
         opened.cookies.set(keys.cookie, keys.session)
+        app.state.feed.end()
         yield opened
     patch.undo()
 
 
-def operations(client: TestClient) -> list[Any]:
-    """Every operation of the app's own description but those that are left out."""
-    told = client.get("/openapi.json").json()
-    told["paths"] = {
-        path: about
-        for path, about in told["paths"].items()
-        if path not in ENDLESS and not any(part in path for part in STARTS_A_MODEL)
-    }
+def operations(client: TestClient, there: int | None) -> list[Any]:
+    """Every operation of the app's own description; of runs and signals the first `there` alone, where that is given."""
+
+    def narrowed(schema: dict[str, Any]) -> dict[str, Any]:
+        is_number = schema.get("type") == "integer" and schema.get("maximum", LARGEST) == LARGEST
+        return schema | {"minimum": 1, "maximum": there} if there and is_number else schema
+
+    told = json.loads(client.get("/openapi.json").text, object_hook=narrowed)
     found = [one.ok() for one in schemathesis.openapi.from_dict(told).get_all_operations()]
-    assert len(found) > 10
+    assert len(found) == sum(len(methods) for methods in told["paths"].values()) > 20
     return found
 
 
 @pytest.mark.parametrize(
-    "mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["allowed", "forbidden"]
+    ("mode", "there"),
+    [(GenerationMode.POSITIVE, None), (GenerationMode.POSITIVE, 3), (GenerationMode.NEGATIVE, None)],
+    ids=["allowed", "allowed, of what is there", "forbidden"],
 )
-def test_no_request_makes_a_fault_of_ours(client: TestClient, mode: GenerationMode) -> None:
-    for operation in operations(client):
+def test_no_request_makes_a_fault_of_ours(
+    client: TestClient, mode: GenerationMode, there: int | None
+) -> None:
+    answers: Counter[tuple[str, int]] = Counter()
+    for operation in operations(client, there):
         try:
             strategy = operation.as_strategy(generation_mode=mode)
         except SchemathesisError:
@@ -96,10 +107,10 @@ def test_no_request_makes_a_fault_of_ours(client: TestClient, mode: GenerationMo
         )
         @given(case=strategy)
         def ask(case: Any) -> None:
-            body = {} if isinstance(case.body, NotSet) else {"content": _bytes(case.body)}
+            body = {} if isinstance(case.body, NotSet) else {"content": _bytes(case.body, case.media_type)}
             query = urlencode(dict(case.query or {}), doseq=True, errors="surrogatepass")
             address = f"{quote(case.formatted_path, safe='/%:')}?{query}"
-            headers = {"Content-Type": case.media_type or "application/json"}
+            headers = {"Content-Type": case.media_type or "application/json", **(case.headers or {})}
             answer = client.request(case.method, address, headers=headers, **body)
             assert answer.status_code < 500, (
                 case.method,
@@ -109,22 +120,23 @@ def test_no_request_makes_a_fault_of_ours(client: TestClient, mode: GenerationMo
                 answer.text,
             )
             assert answer.status_code not in (403, 405), "the requests are meant to arrive"
+            answers[case.operation.label, answer.status_code] += 1
 
         try:
             ask()
         except Unsatisfiable:
             continue
+    if mode is GenerationMode.POSITIVE:
+        arrived = {label for label, status in answers if status != 422}
+        assert arrived == {label for label, _ in answers}, "a handler that no request got into"
 
 
-def _bytes(body: Any) -> bytes:
-    return body if isinstance(body, bytes) else json.dumps(body).encode()
-
-
-def test_what_is_left_out_is_there(app: FastAPI, client: TestClient) -> None:
-    paths = client.get("/openapi.json").json()["paths"]
-    assert set(ENDLESS) <= set(paths)
-    for part in STARTS_A_MODEL:
-        assert any(part in path for path in paths)
+def _bytes(body: Any, media_type: str | None) -> bytes:
+    if isinstance(body, bytes):
+        return body
+    if media_type == FORM and isinstance(body, dict):
+        return urlencode(body, doseq=True, errors="surrogatepass").encode()
+    return json.dumps(body).encode()
 
 
 def test_the_description_names_no_machine(client: TestClient) -> None:

@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from dlm.store import Home, RunSpec, Store
+from dlm import review
+from dlm.store import Home, NewSignal, RunSpec, Store
 from dlm.web.commands import Trainers
 from dlm.web.desk import Desk
 from dlm.web.live import Feed, Watcher
+from mined_pairs import mine
 from recorded_runs import DLM_ID, record_run, recorded_document
 from web_server import wait_until
 
@@ -166,6 +168,23 @@ def test_points_of_a_running_run_are_told_once_each(desk: Desk, feed: Heard) -> 
         assert len(feed.points("train_loss")) <= 29 + 6
 
 
+def test_the_last_points_of_a_run_are_told_though_it_has_ended_by_then(desk: Desk, feed: Heard) -> None:
+    with desk.home.store(DLM_ID) as store, store.lock("dlm train"):
+        for _ in range(3):  # that both are committed between two looks is likely, not certain
+            feed.told.clear()
+            run = store.runs.start(RunSpec("sft", planned_steps=2))
+            with store.metrics.writer(run.id) as writer:
+                writer.log(1, {"train_loss": 2.0})
+                writer.flush()
+                wait_until(lambda: any(one.get("runs") for one in feed.told))
+                writer.log(2, {"train_loss": 1.0, "probe_exact_match": 1.0})
+            store.runs.finish(run.id, "complete")
+            wait_until(lambda: sum(bool(one.get("runs")) for one in feed.told) == 2)
+            assert feed.points("train_loss")[-1] == 2
+            assert feed.points("probe_exact_match") == [2]
+            assert [one["points"]["run"] for one in feed.told if "points" in one][-1] == run.id
+
+
 def test_points_that_came_to_rest_between_two_looks_are_told_too(desk: Desk) -> None:
     with desk.home.store(DLM_ID) as store, store.lock("dlm train"):
         run = store.runs.start(RunSpec("sft"))
@@ -202,6 +221,35 @@ def test_the_document_and_signals_are_watched(desk: Desk, feed: Heard) -> None:
         feed.told.clear()
         desk.path.write_text(recorded_document() + "\nmore\n", encoding="utf-8")
         wait_until(lambda: any(one.get("document") for one in feed.told))
+
+
+def test_a_decision_is_told_while_a_run_trains_without_waiting_for_its_next_step(
+    desk: Desk, feed: Heard
+) -> None:
+    with desk.home.store(DLM_ID) as store:
+        first, _, _ = mine(store, desk.path)
+        with store.lock("dlm train"):
+            store.runs.start(RunSpec("sft"))
+            wait_until(lambda: any(one.get("runs") for one in feed.told))
+            for decide in (review.accept, review.reject):
+                time.sleep(0.3)  # what came before has been told
+                feed.told.clear()
+                decide(store, [first.id])
+                wait_until(lambda: any(one.get("data") for one in feed.told), timeout_s=10)
+
+
+def test_the_mark_of_signals_differs_when_one_is_taken_back_or_consumed(tmp_path: Path) -> None:
+    with Home.open(tmp_path / "home").store(DLM_ID) as store:
+        marks = [store.following.signals()]
+        for score in (1, 0):
+            store.signals.vote("q", "a", score)
+            marks.append(store.following.signals())
+        for _ in range(2):  # the second run consumes what the first one did
+            run = store.runs.record(RunSpec("preference", "orpo"), status="complete")
+            store.signals.log_use(run.id, [NewSignal("pair", "hand", "q", "a", "b")])
+            marks.append(store.following.signals())
+        assert len(set(marks)) == 5
+        assert store.following.signals() == marks[-1]
 
 
 def test_a_mark_of_a_series_changes_with_it(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_a_body_beyond_the_limit_is_not_read(server: Served, person: Person) -> 
     # not said beforehand: counted as it comes
     try:
         answer = person.post(
-            "/api/rollback", content=pieces(), headers={**headers, "Content-Type": "application/json"}
+            "/api/promote", content=pieces(), headers={**headers, "Content-Type": "application/json"}
         )
     except httpx.TransportError:
         pass  # the server hung up before the sender was done
@@ -206,6 +206,19 @@ def test_a_body_beyond_the_limit_is_not_read(server: Served, person: Person) -> 
         "/api/chart?chart=../../../../etc/passwd&run=1",
         "/api/chart?chart=metric:../../../etc/passwd&run=1",
         "/training/table?chart=%00&run=1",
+        "/api/marks/1?x=../../etc/passwd",
+        "/training?run=../../etc/passwd",
+        "/training?with=../../etc/passwd",
+        "/data/../../etc/passwd",
+        "/data/signals/..%2f..%2fetc%2fpasswd",
+        "/data/signals/..%2f..%2fetc%2fpasswd/edit",
+        "/data/signals/..%2f..%2fetc%2fpasswd/details",
+        "/data/export?shape=../../etc/passwd",
+        *(
+            f"/data{part}?{name}=../../etc/passwd"
+            for part in ("", "/counts", "/audit", "/export")
+            for name in ("tab", "source", "standing", "flag", "run", "margin", "order", "page")
+        ),
     ],
 )
 def test_no_parameter_leads_out_of_its_place(server: Served, person: Person, path: str) -> None:
@@ -219,13 +232,55 @@ def test_no_parameter_leads_out_of_its_place(server: Served, person: Person, pat
     assert "import" not in text
 
 
+@pytest.mark.parametrize("name", ["search", "judge"])
+@pytest.mark.parametrize("part", ["", "/counts", "/audit", "/export"])
+def test_words_to_look_for_are_words(person: Person, part: str, name: str) -> None:
+    answer = person.get(f"/data{part}?{name}=../../../etc/passwd")
+    assert answer.status_code in (200, 400)  # 400: there is nothing to export
+    assert "root:" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/ask", {"question": "Who?", "versions": ["../../etc"]}),
+        ("/api/ask", {"question": "Who?", "versions": ["v0001", "/etc/passwd"]}),
+        ("/api/answers/vote", {"prompt": "q", "answer": "a", "score": 1, "version": "../../etc"}),
+        ("/api/answers/prefer", {"prompt": "q", "chosen": "a", "rejected": "b", "version": "../v0001"}),
+    ],
+)
+def test_a_version_is_a_version_s_name(person: Person, path: str, body: dict[str, Any]) -> None:
+    assert person.post(path, json=body, headers=writes(person)).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("vote", "signal"), ("vote", "side"), ("vote", "score"),
+        ("decide", "signal"), ("decide", "seen"), ("decide", "action"), ("decide", "to"),
+        ("edit", "signal"), ("edit", "seen"),
+        ("apply", "digest"), ("apply", "ids"),
+    ],
+)  # fmt: skip
+def test_a_form_s_field_takes_only_what_it_names(person: Person, path: str, wrong: str) -> None:
+    good = {
+        "vote": {"signal": "1", "side": "chosen", "score": "1"},
+        "decide": {"signal": "1", "seen": "staged", "action": "accept", "to": "staged"},
+        "edit": {"signal": "1", "seen": "staged", "chosen": "a", "rejected": "b"},
+        "apply": {"digest": "0" * 64, "ids": "1"},
+    }[path]
+    assert person.post(f"/data/{path}", data=good, headers=writes(person)).status_code in (404, 409)
+    bad = good | {wrong: "../../etc/passwd"}
+    assert person.post(f"/data/{path}", data=bad, headers=writes(person)).status_code == 422
+
+
 @pytest.mark.parametrize(
     "body",
     [
         {"version": "../../etc"},
         {"version": "v0001 --force"},
         {"version": "--help"},
-        {"version": "v0001", "reason": "a\x00b"},
+        {"version": "v0001", "force": True},
         {"run_id": 10**30, "step": 1},
         {"run_id": 1},
         {"version": "v0001", "run_id": 1, "step": 1},

@@ -28,7 +28,7 @@ from dlm.review.plan import (
     reverted_keys,
     trace,
 )
-from dlm.review.preview import ApplyPreview, FileLine, apply_previewed, file_diff, preview_apply
+from dlm.review.preview import ApplyPreview, FileLine, apply_previewed, file_diff, preview_apply, unified_diff
 
 __all__ = [
     "ApplyPlan",
@@ -63,5 +63,6 @@ __all__ = [
     "revert",
     "reverted_keys",
     "trace",
+    "unified_diff",
     "word_diff",
 ]

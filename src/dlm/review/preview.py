@@ -18,7 +18,7 @@ from dlm.review.applying import ApplyPlan, ApplyReport, carry_out, plan_apply
 from dlm.review.plan import reconcile
 from dlm.store import Store
 
-__all__ = ["ApplyPreview", "FileLine", "apply_previewed", "file_diff", "preview_apply"]
+__all__ = ["ApplyPreview", "FileLine", "apply_previewed", "file_diff", "preview_apply", "unified_diff"]
 
 CONTEXT: Final = 3  # unchanged lines shown before and after
 
@@ -109,6 +109,19 @@ def file_diff(before: str, after: str) -> tuple[FileLine, ...]:
     found += [_line("+", None, i + 1, new[i]) for i in range(head, len(new) - tail)]
     found += [_line(" ", i + 1, i + 1 + gap, old[i]) for i in range(len(old) - tail, len(old) - tail + last)]
     return tuple(found)
+
+
+def unified_diff(name: str, change: Sequence[FileLine]) -> str:
+    """A change of `file_diff` as a unified diff of the file `name`, as `git apply` and `patch` read it; "" for none."""
+    if not change:
+        return ""
+    spans = []
+    for numbers in ([line.before for line in change], [line.after for line in change]):
+        there = [number for number in numbers if number is not None]
+        spans.append(f"{there[0] if there else 0},{len(there)}")
+    head = f"--- a/{name}\n+++ b/{name}\n@@ -{spans[0]} +{spans[1]} @@\n"
+    end = "\\ No newline at end of file\n"
+    return head + "".join(f"{line.sign}{line.text}\n{end if line.open_end else ''}" for line in change)
 
 
 def _lines(text: str) -> list[str]:

@@ -37,8 +37,11 @@ class Following:
         return tuple(tuple(row) for row in runs), tuple(newest or ())
 
     def signals(self) -> Hashable:
-        """A mark that differs when a signal or a mined pair was added. (A status that changed is not seen by it.)"""
-        row = self._database.row("SELECT (SELECT MAX(id) FROM signals), (SELECT MAX(id) FROM staged_pairs)")
+        """A mark that differs when a signal or a mined pair was added, decided about or taken back, or a run consumed some."""
+        row = self._database.row(
+            "SELECT (SELECT MAX(id) FROM signals), (SELECT MAX(id) FROM staged_pairs),"
+            " (SELECT MAX(status_at) FROM signals WHERE status_at != ''), (SELECT MAX(run_id) FROM signal_uses)"
+        )
         return tuple(row or ())
 
     def mark(self, run_id: int, name: str) -> Hashable:

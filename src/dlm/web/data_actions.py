@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, Response
@@ -19,7 +20,7 @@ from dlm.store import SignalFilter, StagedPair, Store, find_signals
 from dlm.web.data_cards import FLAG_WORDS, card_of
 from dlm.web.data_tab import reading
 from dlm.web.desk import AtDesk
-from dlm.web.pages import page
+from dlm.web.pages import page, plain
 from dlm.web.security import MAX_BODY_BYTES
 from dlm.workflow.signals import refresh
 
@@ -108,10 +109,13 @@ def edit(
     """Give a pair that waits for review other answers. Answers with its card."""
     with desk.store() as store:
         pair = _as_seen(store, signal, seen)
-        review.edit(store, pair.id, chosen=_as_before(chosen, pair.chosen), rejected=_as_before(rejected, pair.rejected))  # fmt: skip
+        mined = review.trace(store, pair.id)
+        better = _as_before(chosen, pair.chosen, mined.chosen.text)
+        worse = _as_before(rejected, pair.rejected, mined.rejected.text)
+        review.edit(store, pair.id, chosen=better, rejected=worse)
         refresh(store, desk.path, look_at=1)
         card = card_of(store, signal)
-    return page(request, "data/card.html", card=card, flag_words=FLAG_WORDS)
+    return page(request, "data/card.html", card=card, flag_words=FLAG_WORDS, may_undo=True)
 
 
 @router.get("/data/apply")
@@ -128,6 +132,20 @@ def look(request: Request, desk: AtDesk) -> HTMLResponse:
         preview=preview,
         lines=preview.diff[:SHOWN_LINES] if preview else (),
         more=max(0, len(preview.diff) - SHOWN_LINES) if preview else 0,
+    )
+
+
+@router.get("/data/apply/diff")
+def whole_change(desk: AtDesk) -> Response:
+    """The same change, every line of it, as a unified diff to keep or read elsewhere."""
+    with reading(desk) as store:
+        ids = _accepted(store)
+        change = review.preview_apply(store, desk.path, ids).diff if ids else ()
+    name = plain(desk.path.name)
+    return Response(
+        review.unified_diff(name, change),
+        media_type="text/x-diff",
+        headers={"Content-Disposition": f"attachment; filename*=utf-8''{quote(name)}.diff"},
     )
 
 
@@ -164,10 +182,12 @@ def _as_seen(store: Store, signal_id: int, seen: str) -> StagedPair:
     return pair
 
 
-def _as_before(text: str, before: str) -> str:
-    """An edited text with the line ends that it had: a browser's form sends CR LF for every one."""
+def _as_before(text: str, *before: str) -> str:
+    """A text that was left as one of those before, or given back as it was, with the line ends that it had: a browser's
+    form sends CR LF for every one.
+    """
     plain = text.replace("\r\n", "\n")
-    return before if plain == before.replace("\r\n", "\n") else plain
+    return next((one for one in before if plain == one.replace("\r\n", "\n")), plain)
 
 
 def _accepted(store: Store) -> list[int]:

@@ -134,7 +134,6 @@ class Watcher(threading.Thread):
         self._signals: Hashable = None
         self._run_id: int | None = None
         self._steps: dict[str, int] = {}
-        self._is_new = True  # the running run: pages that hear of it read what it has by now
         self._document: Hashable = None
 
     def end(self) -> None:
@@ -182,24 +181,24 @@ class Watcher(threading.Thread):
 
     def _look(self, store: Store, *, committed: bool) -> dict[str, Any]:
         told: dict[str, Any] = {}
-        running = None
-        if committed or self._run_id is not None:  # a process that died commits nothing
+        running = self._run_id
+        if committed or running is not None:  # a process that died commits nothing
             runs = runs_as_they_are(store)
-            running = next((run for run, status in runs if status == "running"), None)
+            running = next((run.id for run, status in runs if status == "running"), None)
             statuses = tuple((run.id, status, run.finished_at) for run, status in runs)
             if statuses != self._statuses:
                 told["runs"] = self._statuses is not None
                 self._statuses = statuses
-                self._steps, self._is_new = {}, True  # a run that was resumed may have dropped points
             states = store.following.states()
             if states != self._states:
                 told["events"] = self._states is not None
                 self._states = states
-            self._run_id = None if running is None else running.id
+        points = self._new_points(store) if committed else {}  # to the last one of a run that has just ended
+        if points:
+            told["points"] = {"run": self._run_id, "series": points}
+        if running != self._run_id:
+            self._meet(store, running)
         if committed:
-            points = self._new_points(store)
-            if points:
-                told["points"] = {"run": self._run_id, "series": points}
             signals = store.following.signals()
             if signals != self._signals or (not points and self._run_id is None):
                 told["data"] = self._signals is not None
@@ -210,21 +209,23 @@ class Watcher(threading.Thread):
             self._document = document
         return {name: value for name, value in told.items() if value}
 
+    def _meet(self, store: Store, run_id: int | None) -> None:
+        """Follow another run from now on: pages that hear of it read what it has by now."""
+        self._run_id = run_id
+        found = {} if run_id is None else store.following.points_since(run_id, {})
+        self._steps = {name: int(series.steps[-1]) for name, series in found.items()}
+
     def _new_points(self, store: Store) -> dict[str, Any]:
-        """What the running run logged since it was asked last: by name steps, values and times; of a run that is new
-        to the watcher only its end, since pages read what was there before.
-        """
+        """What the run that is followed logged since it was asked last: by name steps, values and times."""
         if self._run_id is None:
             return {}
-        begins, self._is_new = self._is_new, False
         found = store.following.points_since(self._run_id, self._steps)
         told = {}
         for name, series in found.items():
             known = self._steps.get(name)
             self._steps[name] = int(series.steps[-1])
-            if (known is None and begins) or (len(series) == 1 and known == series.steps[0]):
-                continue
-            told[name] = _as_json(series)
+            if len(series) > 1 or known != series.steps[0]:
+                told[name] = _as_json(series)
         return told
 
     def _document_mark(self) -> Hashable:

@@ -61,6 +61,12 @@ class RunRow:
         return f"{self.run.kind} · {method}" if method and method != self.run.kind else self.run.kind
 
     @property
+    def parent(self) -> str | None:
+        """The version it started from, None for the base; of an imported run as it was named where it trained."""
+        imported = self.run.imported or {}
+        return self.run.parent_version or imported.get("parent_version")
+
+    @property
     def progress(self) -> float | None:
         """The share of the planned steps that is done, None without a plan."""
         planned = self.run.planned_steps
@@ -79,7 +85,11 @@ class RunRows:
         """The runs that trained, newest first."""
         current = store.versions.current_name()
         runs = [(run, status) for run, status in runs_as_they_are(store) if run.kind in TRAINED]
-        newest_resumable = {run.kind: run.id for run, status in runs if status in ("interrupted", "stopped")}
+        newest_resumable = {
+            run.kind: run.id
+            for run, status in runs
+            if status in ("interrupted", "stopped") and run.imported is None
+        }
         return [
             self._row(
                 store,

@@ -8,7 +8,7 @@ import socket
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from dlm.errors import LockedError, UsageError
 from dlm.store import Store
@@ -22,23 +22,17 @@ __all__ = ["router"]
 
 router = APIRouter()
 
-_Reason = Annotated[str, StringConstraints(max_length=500)]
+_WHY = "--reason=in the browser"
 
 
 class Promotion(BaseModel):
-    """What is to be current: a version, or the checkpoint of a run's step. `force` needs a reason."""
+    """What is to be current: a version, or the checkpoint of a run's step. A gate is overruled in a terminal alone."""
+
+    model_config = ConfigDict(extra="forbid")
 
     version: Annotated[str, StringConstraints(pattern=r"^v\d{4,9}$")] | None = None
     run_id: Annotated[int, Field(ge=1, le=2**53)] | None = None
     step: Annotated[int, Field(ge=0, le=2**53)] | None = None
-    reason: _Reason = ""
-    force: bool = False
-
-
-class Rollback(BaseModel):
-    """Why the version before is to be current again."""
-
-    reason: _Reason = ""
 
 
 @router.post("/api/runs/{run_id}/stop")
@@ -91,14 +85,13 @@ def promote(desk: AtDesk, asked: Promotion) -> dict[str, Any]:
     if (asked.version is None) == (asked.run_id is None and asked.step is None):
         raise UsageError("name a version, or a run and a step")
     which = (asked.version,) if asked.version is not None else _checkpoint(asked)
-    why = f"--reason={asked.reason or 'in the browser'}"
-    return run_command("promote", str(desk.path), *which, why, *(("--force",) if asked.force else ()))
+    return run_command("promote", str(desk.path), *which, _WHY)
 
 
 @router.post("/api/rollback")
-def rollback(desk: AtDesk, asked: Rollback) -> dict[str, Any]:
+def rollback(desk: AtDesk) -> dict[str, Any]:
     """`dlm rollback`: make the version current that was so before."""
-    return run_command("rollback", str(desk.path), f"--reason={asked.reason or 'in the browser'}")
+    return run_command("rollback", str(desk.path), _WHY)
 
 
 def _checkpoint(asked: Promotion) -> tuple[str, ...]:

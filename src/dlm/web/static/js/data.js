@@ -1,7 +1,18 @@
-// The RL DATA tab by keyboard: moving between signals, the keys shown on the buttons, undo of the last decision.
+// The RL DATA tab by keyboard: moving between signals, the keys shown on the buttons, undo of the last decision or edit.
 // Everything that is asked of the server goes through htmx; nothing here makes markup.
+import { toast } from "./shell.js";
 
-const decided = []; // numbers of the signals decided about on this page, the last one at the end
+// What was decided and edited in this tab, the last at the end: the signal, and the request that takes it back. It
+// outlives the page, since a list goes on over several; of another start of the server it says nothing.
+const STORED = `dlm-decided-${document.querySelector('meta[name="dlm-seen"]').content.split("-")[0]}`;
+const MOST = 100;
+const decided = (() => {
+  try {
+    return JSON.parse(sessionStorage.getItem(STORED)) ?? [];
+  } catch {
+    return [];
+  }
+})();
 let moveOn = 0; // after the decision about this signal, the next one gets the focus
 
 const cards = () => [...document.querySelectorAll(".signal")];
@@ -29,14 +40,47 @@ function buttonOf(key) {
   return card?.querySelector(`[data-key="${key}"]`) ?? document.querySelector(`main > section [data-key="${key}"]`);
 }
 
-function undo() {
-  const number = decided.pop();
-  const card = number ? byNumber(number) : current();
-  const button = card?.querySelector('[data-key="u"]');
-  if (!button) return;
+function store() {
+  decided.splice(0, Math.max(0, decided.length - MOST));
+  try {
+    sessionStorage.setItem(STORED, JSON.stringify(decided));
+  } catch {
+    // full or switched off: this page knows it
+  }
+}
+
+/** What was done to a signal, from the request that did it: its status and texts are those before. */
+function remember({ path, parameters, elt }) {
+  const { signal, seen, action } = parameters;
+  if (path === "/data/decide" && (action === "accept" || action === "reject")) {
+    decided.push({ signal, path, values: { signal, seen: `${action}ed`, action: "put-back", to: seen } });
+  } else if (path === "/data/edit" && elt.matches("form")) {
+    const { chosen, rejected } = elt.elements;
+    decided.push({ signal, path, values: { signal, seen, chosen: chosen.defaultValue, rejected: rejected.defaultValue } });
+  } else return;
+  store();
+}
+
+async function takeBack(last) {
+  decided.splice(decided.indexOf(last), 1);
+  const card = byNumber(last.signal);
   moveOn = 0;
-  focusCard(card);
-  button.click();
+  asking += 1;
+  try {
+    const onPage = { target: card, swap: "outerHTML" };
+    await htmx.ajax("POST", last.path, { source: "#results", values: last.values, ...(card ? onPage : { swap: "none" }) });
+  } catch {
+    decided.push(last); // the server does not answer
+  }
+  store();
+  setTimeout(answered); // once the answer's buttons work
+}
+
+function undo() {
+  const button = current()?.querySelector('[data-key="u"]');
+  if (decided.length) takeBack(decided.at(-1));
+  else if (button) button.click();
+  else toast("nothing to undo", "good");
 }
 
 function vote(side, score) {
@@ -105,6 +149,12 @@ document.addEventListener("keydown", (event) => {
 // The button for details opens and closes them.
 document.addEventListener("htmx:beforeRequest", (event) => {
   const button = event.target;
+  const own = button.dataset?.key === "u" && decided.findLast((one) => one.signal === button.closest(".signal").dataset.signal);
+  if (own) {
+    takeBack(own); // what it was, instead of what the server would guess
+    event.preventDefault();
+    return;
+  }
   if (button.dataset?.key === "d") {
     const more = document.getElementById(button.getAttribute("aria-controls"));
     const open = more.childElementCount > 0;
@@ -117,10 +167,15 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   const card = button.closest?.(".signal");
   const key = button.dataset?.key;
   if (card && ["a", "r", "u", "e"].includes(key)) asking += 1;
-  if (card && (key === "a" || key === "r")) {
-    decided.push(card.dataset.signal);
-    moveOn = Number(card.dataset.signal);
-  }
+  if (card && (key === "a" || key === "r")) moveOn = Number(card.dataset.signal);
+});
+
+// Before a card gives way to its answer: a form knows its texts as they were.
+document.addEventListener("htmx:beforeSwap", ({ detail }) => {
+  if (detail.isError) return;
+  const { elt, verb } = detail.requestConfig;
+  if (elt.id === "results" && verb === "post" && !detail.target.matches(".signal")) toast("undone; that pair is not in this list", "good");
+  else remember(detail.requestConfig);
 });
 
 // A card that was answered anew keeps the focus; after a decision the next card has it.
@@ -145,11 +200,7 @@ document.addEventListener("htmx:afterSwap", (event) => {
     card.querySelector(`#${CSS.escape(event.detail.target.id)} button`)?.focus();
   }
 });
-// A decision that was refused is none.
-document.addEventListener("htmx:responseError", () => {
-  if (moveOn) decided.pop();
-  moveOn = 0;
-});
+document.addEventListener("htmx:responseError", () => (moveOn = 0));
 // Keys that waited are pressed once the answer's buttons work, or once there is none.
 for (const name of ["htmx:afterSettle", "htmx:responseError", "htmx:sendError", "htmx:timeout"]) {
   document.addEventListener(name, (event) => {

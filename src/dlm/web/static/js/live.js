@@ -1,5 +1,5 @@
-// One event stream per page. What changed goes out as `dlm:changed` on the document; when events were lost, or the
-// server is another one, `dlm:reset`: read everything anew.
+// One event stream per page. What changed goes out as `dlm:changed` on the document, and as `dlm:data` as well where
+// signals or the document did; when events were lost, or the server is another one, `dlm:reset`: read everything anew.
 import { toast } from "./shell.js";
 
 const sign = document.getElementById("live");
@@ -32,6 +32,7 @@ function open() {
     const detail = JSON.parse(event.data);
     if (detail.fault) toast(detail.fault);
     tell("dlm:changed", detail);
+    if (detail.data) tell("dlm:data", detail);
   });
   source.addEventListener("error", () => {
     if (source?.readyState === EventSource.CLOSED) show("off", "no connection: open the address anew");

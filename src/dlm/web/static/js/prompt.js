@@ -115,15 +115,17 @@ class Round {
 
   async prefer(chosen) {
     const rejected = this.answers.find((answer) => answer !== chosen);
+    const lock = (locked) => this.answers.forEach((answer) => (answer.part("prefer").disabled = locked));
+    lock(true); // at once: a second press may come before the first one's answer
     try {
       await post("/api/answers/prefer", { prompt: this.question, chosen: chosen.raw, rejected: rejected.raw, version: chosen.version });
       for (const answer of this.answers) {
         answer.element.classList.add(answer === chosen ? "chosen" : "rejected");
         answer.part("prefer").setAttribute("aria-pressed", String(answer === chosen));
-        answer.part("prefer").disabled = true;
       }
       toast("kept as a pair; it waits for review in RL DATA", "good");
     } catch (fault) {
+      lock(false);
       toast(fault.message);
     }
   }
