@@ -15,7 +15,7 @@ from web_server import Served, serving, wait_until, watched
 
 pytestmark = pytest.mark.big
 
-Log = Callable[[int, int], None]
+Log = Callable[..., None]
 
 
 @pytest.fixture
@@ -38,12 +38,12 @@ def training(store: Store, kind: str = "sft", planned: int = 200) -> Iterator[tu
         run = store.runs.start(RunSpec(kind, kind, planned_steps=planned))
         with store.metrics.writer(run.id) as writer:
 
-            def log(first: int, last: int) -> None:
+            def log(first: int, last: int, **more: float) -> None:
                 for step in range(first, last + 1):
                     values = (
                         values_of(step, planned) if kind == "sft" else {"train_mean_reward": step / planned}
                     )
-                    writer.log(step, values)
+                    writer.log(step, values | more)
                 writer.flush()
 
             yield run.id, log
@@ -132,6 +132,7 @@ def test_a_view_that_holds_everything_goes_on_growing(page: Any, store: Store, s
         assert "low=" not in page.url  # there is nothing to see beside the whole
         page.keyboard.press("+")
         page.wait_for_url("**low=**")
+        wait_until(lambda: drawn(page) < 44)
         page.keyboard.press("-")
         assert "low=" not in page.url
         wait_until(lambda: drawn(page) == 44)
@@ -141,9 +142,16 @@ def test_a_view_that_holds_everything_goes_on_growing(page: Any, store: Store, s
         pointed = legend.inner_text()
         page.get_by_role("region", name="Loss").get_by_text("As a table").click()
         table = page.get_by_role("region", name="Loss as a table")
-        log(41, 60)
+        picture = page.locator('[data-chart="loss"] canvas').element_handle()
+        log(41, 60, probe_exact_match=0.5)
         wait_until(lambda: drawn(page) == 66)
+        page.get_by_text(
+            "3 more metrics"
+        ).wait_for()  # a chart of its own, beside which the others stay as they are
         assert legend.inner_text() == pointed
+        assert picture.evaluate("canvas => canvas.isConnected")
+        summary = page.get_by_role("region", name="Loss").first.get_by_text("As a table")
+        assert summary.evaluate("summary => summary === document.activeElement")
         table.get_by_role("cell", name="60", exact=True).wait_for()
 
         # a stretch that ends later than the run has come grows up to its end, and not beyond

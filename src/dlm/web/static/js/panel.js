@@ -375,12 +375,6 @@ export class Panel {
   recolour() {
     if (this.drawn) this.draw();
   }
-
-  destroy() {
-    this.request?.abort();
-    this.drawn?.destroy();
-    this.drawn = null;
-  }
 }
 
 /** The nearest place at or around `at` that holds a number. */

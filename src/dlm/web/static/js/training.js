@@ -63,10 +63,14 @@ function chartsStand() {
   get(`/training/runs/${RUN}/findings`, "#findings");
 }
 
+/** A panel for every frame; one that there is already takes the place of its frame, as it is. */
 function openPanels() {
-  panels.forEach((panel) => panel.destroy());
   seen.disconnect();
-  panels = [...document.querySelectorAll(".chart")].map((section) => new Panel(section, office));
+  panels = [...document.querySelectorAll(".chart")].map((frame) => {
+    const stood = panels.find((panel) => panel.chart === frame.dataset.chart);
+    if (stood) frame.replaceWith(stood.section);
+    return stood ?? new Panel(frame, office);
+  });
   for (const panel of panels) {
     const { top, bottom, width } = panel.section.getBoundingClientRect();
     if (width && top < innerHeight + NEAR && bottom > -NEAR) panel.setVisible(true); // an observer waits for the first paint
@@ -247,9 +251,12 @@ function knownNames() {
 
 async function newCharts() {
   const scrolled = scrollY;
+  const focused = document.activeElement;
   await get(`/training/runs/${RUN}/charts`, "#charts");
+  charting = 0;
   known.clear();
   openPanels();
+  if (document.activeElement === document.body && focused.isConnected) focused.focus({ preventScroll: true });
   scrollTo(0, scrolled);
 }
 
@@ -262,8 +269,7 @@ document.addEventListener("dlm:changed", ({ detail }) => {
     if (run === RUN) {
       showProgress(series);
       if (Object.keys(series).some((name) => !knownNames().has(name))) {
-        clearTimeout(charting);
-        charting = setTimeout(newCharts, 400);
+        charting ||= setTimeout(newCharts, 400); // several names come at once
       }
     }
   }
@@ -293,14 +299,14 @@ function showProgress(series) {
   if (planned) document.getElementById("progress").value = Math.min(1, every.steps.at(-1) / planned);
 }
 
-// What takes whole curves is looked at again every few seconds while a run goes on. A look is followed by a rest fifty times
-// as long, so that it takes little from the training beside it.
+// What takes whole curves is looked at again every few seconds while a run goes on. A look is followed by a rest ten times as
+// long, so that it takes little from the training beside it.
 const [LEAST_REST, MOST_REST] = [2500, 15000];
 async function keepUp() {
   const began = performance.now();
   const run = running();
   if (run && !document.hidden) await lookAgain(run).catch(() => {}); // the server has ended: the sign in the head says so
-  setTimeout(keepUp, Math.min(MOST_REST, Math.max(LEAST_REST, 50 * (performance.now() - began))));
+  setTimeout(keepUp, Math.min(MOST_REST, Math.max(LEAST_REST, 10 * (performance.now() - began))));
 }
 async function lookAgain(run) {
   panels.forEach((panel) => panel.catchUp());
