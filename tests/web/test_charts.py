@@ -73,7 +73,7 @@ def test_what_is_sent_is_what_the_store_holds(store: Store) -> None:
     query = Query(smoothing=0.6)
     header, lines = decoded(encode(panel, query, draw(store, SeriesCache(), run, panel, query)))
     held = store.metrics.read(run.id)
-    assert header["axis_unit"] == "step"
+    assert header["axis"] == "step"
     (x, values, smooth), (valid_x, valid) = lines
     np.testing.assert_array_equal(x, held["train_loss"].steps)
     np.testing.assert_allclose(values, held["train_loss"].values, rtol=1e-6)

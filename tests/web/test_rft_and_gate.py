@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from command_line import Cli
-from dlm.store import Home, Store
+from dlm.store import Home, RunSpec, Store
 from dlm.web.chart_data import Query, draw
 from dlm.web.charts import charts_of
+from dlm.web.diagnoses import Diagnoses
 from dlm.web.gate_verdicts import verdicts_of
 from dlm.web.run_rows import RunRows
 from dlm.web.series_cache import SeriesCache
@@ -144,3 +145,21 @@ def test_scripts_and_styles_are_asked_for_once_under_an_address_that_names_them(
         assert found.content == static_files().contents[name]
     for path in ("/static/base.css", "/static/000000000000/base.css", f"{address}/vendor/README.md", address):
         assert person.get(path).status_code == 404
+
+
+def test_a_run_without_losses_is_judged_again_while_it_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlm.web.diagnoses._AGAIN_S", 0.0)
+    diagnoses = Diagnoses()
+    with store.lock("dlm train notes.dlm --phase rft"):
+        run = store.runs.start(RunSpec("rft", "grpo", planned_steps=9))
+        assert diagnoses.of(store, run, "running") is None
+        with store.metrics.writer(run.id) as writer:
+            for step in (1, 2):
+                writer.log(step, {"train_mean_reward": 0.5})
+                writer.flush()
+                judged = diagnoses.of(store, run, "running")
+                assert judged is not None
+                assert judged is diagnoses.of(store, run, "running")
+                assert len(judged.curves.series["train_mean_reward"]) == step

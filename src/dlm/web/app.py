@@ -66,7 +66,9 @@ async def _on_fault(request: Request, fault: Exception) -> Response:
 
 
 async def _on_misuse(request: Request, fault: Exception) -> Response:
-    """A parameter that cannot be read: named, without echoing what was sent."""
+    """A parameter that cannot be read: named with what is expected of it, without echoing what was sent."""
     assert isinstance(fault, RequestValidationError)
-    wrong = sorted({".".join(str(part) for part in error["loc"][1:]) for error in fault.errors()})
-    return fault_page(request, HTTPException(422, f"these parameters cannot be read: {', '.join(wrong)}"))
+    wrong = {".".join(str(part) for part in error["loc"][1:]): error["msg"] for error in fault.errors()}
+    title = f"these parameters cannot be read: {', '.join(sorted(wrong))}"
+    expected = [f"{name}: {message}" for name, message in sorted(wrong.items())]
+    return fault_page(request, HTTPException(422, title), expected)

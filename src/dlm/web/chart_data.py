@@ -73,7 +73,8 @@ class Drawn:
     """One line of one run, as it is sent: P points; `smooth` is None where the line is not smoothed.
 
     `total` counts the points in range before bucketing, `not_finite` those that are NaN or infinite. `started`: the
-    time that is 0 on the axis of wall time, in seconds since 1970; None without times.
+    time that is 0 on the axis of wall time, in seconds since 1970; None without times. `figures`: what is said of the whole
+    line, whatever its range (see `_figures`).
     """
 
     run_id: int
@@ -86,7 +87,7 @@ class Drawn:
     not_finite: int
     first_not_finite: int | None
     started: float | None
-    says: str
+    figures: dict[str, Any]
 
 
 def draw(store: Store, cache: SeriesCache, run: Run, chart: Chart, query: Query) -> list[Drawn]:
@@ -155,51 +156,52 @@ def _drawn(
         not_finite=0 if whole else int((~finite).sum()),
         first_not_finite=None if whole else int(series.steps[~finite][0]),
         started=_started(run, series) if math.isfinite(series.times[0]) else None,
-        says=_in_words(run, line, steps, values),
+        figures=_figures(x, steps, values),
     )
 
 
-def _in_words(run: Run, line: Line, steps: NDArray[np.int64], values: NDArray[np.float64]) -> str:
-    """A line for who does not see the picture."""
+def _figures(x: NDArray[np.float64], steps: NDArray[np.int64], values: NDArray[np.float64]) -> dict[str, Any]:
+    """What words.js tells who does not see the picture, and keeps up while points come: how many `points`, and the `first`,
+    `last`, `lowest` and `highest` as step and value; and the `reach` on the axis. None where there is no finite value.
+    """
     if not len(values):
-        return f"Run {run.id}, {line.label}: no finite value."
-    low, high = int(values.argmin()), int(values.argmax())
-    if len(values) == 1:
-        return f"Run {run.id}, {line.label}: {values[0]:.4g} at step {steps[0]}."
-    return (
-        f"Run {run.id}, {line.label}: from {values[0]:.4g} at step {steps[0]} to {values[-1]:.4g} at step {steps[-1]}; "
-        f"lowest {values[low]:.4g} at step {steps[low]}, highest {values[high]:.4g} at step {steps[high]}; "
-        f"{len(values):,} points."
-    )
+        return {"points": 0, **dict.fromkeys(("first", "last", "lowest", "highest", "reach"))}
+
+    def at(place: int) -> list[float]:
+        return [int(steps[place]), float(values[place])]
+
+    return {
+        "points": len(values),
+        "first": at(0),
+        "last": at(-1),
+        "lowest": at(int(values.argmin())),
+        "highest": at(int(values.argmax())),
+        "reach": [float(x[0]), float(x[-1])],
+    }
 
 
 def encode(chart: Chart, query: Query, lines: Sequence[Drawn]) -> bytes:
     """The answer to a page, as this module's docstring says."""
     header: dict[str, Any] = {
         "chart": chart.id,
-        "title": chart.title,
-        "unit": chart.unit,
         "share": chart.share,
         "axis": query.axis,
         "low": query.low,
         "high": query.high,
         "smoothing": query.smoothing,
-        "axis_unit": AXIS_UNITS[query.axis],
         "guides": [{"value": guide.value, "label": guide.label} for guide in chart.guides],
         "lines": [
             {
                 "run": one.run_id,
-                "role": one.line.role,
                 "name": one.name,
                 "label": one.line.label,
                 "colour": one.line.colour,
                 "count": len(one.x),
-                "total": one.total,
                 "smoothed": one.smooth is not None,
                 "not_finite": one.not_finite,
                 "first_not_finite": one.first_not_finite,
                 "started": one.started,
-                "says": one.says,
+                **one.figures,
             }
             for one in lines
         ],

@@ -11,7 +11,7 @@ import time
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from dlm.curves import CurveRun, Diagnosis, Selection, diagnose, select
+from dlm.curves import ROLES, CurveRun, Diagnosis, Selection, diagnose, select
 from dlm.errors import MissingRecordError
 from dlm.store import Run, Store
 from dlm.workflow.run_curves import curve_run
@@ -19,6 +19,7 @@ from dlm.workflow.run_curves import curve_run
 __all__ = ["Diagnoses", "Judged"]
 
 _AGAIN_S = 3.0
+_GROWING = (*ROLES["train_loss"], *ROLES["train_reward"])  # a step of rft that learnt nothing has no loss
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Diagnoses:
 
     def of(self, store: Store, run: Run, status: str) -> Judged | None:
         """What is to be said of a run now; None of a run without points."""
-        mark = (status, run.finished_at, store.following.mark(run.id, "train_loss"))
+        points = tuple(store.following.mark(run.id, name) for name in _GROWING)
+        mark = (status, run.finished_at, points)
         kept = self._found(run.id, mark, status)
         if kept is not None:
             return kept[2]

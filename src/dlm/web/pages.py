@@ -7,6 +7,7 @@ that turn the writing direction) is shown as a visible escape by the filter `pla
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -96,14 +97,15 @@ def is_fragment(request: Request) -> bool:
 _STATUS = ((MissingRecordError, 404), (LockedError, 409), (ConflictError, 409), (GateError, 409))
 
 
-def fault_page(request: Request, fault: DlmError | HTTPException) -> Response:
-    """A fault as the caller can show it: JSON for /api/, a message for htmx, a page for people."""
+def fault_page(request: Request, fault: DlmError | HTTPException, details: Sequence[str] = ()) -> Response:
+    """A fault as the caller can show it: JSON for /api/, a message for htmx, a page for people. `details` are lines below
+    the title of what is no `DlmError`, which has its own."""
     if isinstance(fault, DlmError):
         status = next((code for kind, code in _STATUS if isinstance(fault, kind)), 400)
         title, lines, hint = fault.message, fault.lines()[1:], fault.next_step
     else:
         status = fault.status_code
-        title, lines, hint = str(fault.detail), [], ""
+        title, lines, hint = str(fault.detail), list(details), ""
     if request.url.path.startswith("/api/"):
         body = {
             "error": plain(title),

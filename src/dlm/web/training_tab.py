@@ -6,6 +6,7 @@ by the page once it stands.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import HTMLResponse, Response
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 
 from dlm.errors import MissingRecordError, UsageError
 from dlm.store import Run, Store
@@ -34,7 +37,15 @@ router = APIRouter()
 
 RunId = Annotated[int, Path(ge=1, le=2**53)]
 _RunQuery = Annotated[int | None, Query(ge=1, le=2**53)]
-_Others = Annotated[str, Query(alias="with", max_length=200, pattern=r"^(\d{1,15}(,\d{1,15}){0,9})?$")]
+
+
+def _run_numbers(text: str) -> str:
+    if not re.fullmatch(r"([0-9]{1,15}(,[0-9]{1,15}){0,9})?", text):
+        raise PydanticCustomError("run_numbers", "at most ten runs by their numbers, such as 2,7")
+    return text
+
+
+_Others = Annotated[str, Query(alias="with"), AfterValidator(_run_numbers)]
 _Bound = Annotated[float | None, Query(ge=-1e18, le=1e18, allow_inf_nan=False)]
 TABLE_ROWS = 100
 RUNS_POINTS = (

@@ -1,12 +1,17 @@
 // A chart's lines from the server: a JSON header, then numbers (see dlm/web/chart_data.py).
 
-/** Fetch the lines of a chart. Returns {header, lines: [{...about, x, values, smooth}]} with plain arrays. */
-export async function fetchChart(chart, view, signal) {
+/** A chart as the view shows it, as the server is asked for it. */
+export function chartQuery(chart, view) {
   const asked = new URLSearchParams({ chart, run: view.run, x: view.x, smoothing: view.smoothing });
   if (view.others.length) asked.set("with", view.others.join(","));
   if (view.low !== null) asked.set("low", view.low);
   if (view.high !== null) asked.set("high", view.high);
-  const answer = await fetch(`/api/chart?${asked}`, { signal });
+  return asked;
+}
+
+/** Fetch the lines of a chart. Returns {header, lines: [{...about, x, values, smooth}]} with plain arrays. */
+export async function fetchChart(chart, view, signal) {
+  const answer = await fetch(`/api/chart?${chartQuery(chart, view)}`, { signal });
   if (!answer.ok) throw new Error((await answer.json().catch(() => ({}))).error ?? `the server said ${answer.status}`);
   return decode(await answer.arrayBuffer());
 }

@@ -15,11 +15,11 @@ export function short(value) {
 /** A share of 1 as per cent. */
 export const percent = (value) => (Number.isFinite(value) ? `${(100 * value).toFixed(1)}%` : "–");
 
-/** Seconds: `0.8 s`, `39 min`, `2 h 05 min`. */
+/** Seconds: `0.8 s`, `39 min`, `2 h 05 min`; as `duration` of dlm/web/run_rows.py. */
 export function duration(seconds) {
   if (!Number.isFinite(seconds)) return "–";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 120) return `${seconds.toFixed(0)} s`;
   if (seconds < 7200) return `${(seconds / 60).toFixed(0)} min`;
-  return `${Math.floor(seconds / 3600)} h ${String(Math.round((seconds % 3600) / 60)).padStart(2, "0")} min`;
+  return `${Math.floor(seconds / 3600)} h ${String(Math.floor((seconds % 3600) / 60)).padStart(2, "0")} min`;
 }

@@ -1,5 +1,6 @@
 // One event stream per page. What changed goes out as `dlm:changed` on the document, and as `dlm:data` as well where
-// signals or the document did; when events were lost, or the server is another one, `dlm:reset`: read everything anew.
+// signals or the document did; when events were lost, or the server is another one, `dlm:reset`: read everything anew. When
+// the stream is open, again or for the first time, and nothing was lost, `dlm:hello`.
 import { toast } from "./shell.js";
 
 const sign = document.getElementById("live");
@@ -21,6 +22,7 @@ function open() {
   source.addEventListener("hello", (event) => {
     lastId = event.lastEventId;
     show("on", "live");
+    tell("dlm:hello", {});
   });
   source.addEventListener("reset", (event) => {
     lastId = event.lastEventId;

@@ -1,8 +1,9 @@
 // One chart: its lines, marks, values under the cursor, zoom by mouse and keyboard. Drawn only while it is in view.
-import { fetchChart, openingChart } from "./curves.js";
+import { chartQuery, fetchChart, openingChart } from "./curves.js";
 import { duration, percent, short } from "./format.js";
 import { colour, marksPlugin, withAlpha } from "./marks.js";
 import { SPANS, WHOLE, bigNumber, rangeOfY } from "./scales.js";
+import { inWords, note } from "./words.js";
 
 const MOST_APPENDED = 6000; // points of a line before it is bucketed anew
 const RUN_COLOURS = ["rate", "norm", "extra", "chosen", "rejected", "accuracy", "neutral"];
@@ -20,7 +21,8 @@ export class Panel {
     this.drawn = null;
     this.visible = false;
     this.stale = true;
-    this.failedAt = 0;
+    this.failed = false; // the newest request
+    this.behind = false; // words and table, of the picture
     this.plot.addEventListener("keydown", (event) => this.onKey(event));
     const numbers = section.querySelector(".numbers");
     numbers.addEventListener("toggle", () => numbers.open && this.fillTable());
@@ -30,7 +32,7 @@ export class Panel {
   /** In view or not; done when what it has to show then is there. */
   async setVisible(visible) {
     this.visible = visible;
-    if (visible && this.stale) await this.load();
+    if (visible && (this.stale || this.failed)) await this.load();
   }
 
   /** The view changed, or points were lost: read anew, now or when it comes into view. */
@@ -39,8 +41,13 @@ export class Panel {
     if (this.visible) this.load();
   }
 
+  /** The server is there again. */
+  retry() {
+    if (this.failed) this.invalidate();
+  }
+
   async load() {
-    this.stale = false;
+    this.stale = this.failed = this.behind = false;
     this.request?.abort();
     const request = (this.request = new AbortController());
     try {
@@ -55,10 +62,11 @@ export class Panel {
       if (this.section.querySelector(".numbers").open) this.fillTable();
     } catch (fault) {
       if (fault.name === "AbortError") return;
+      this.failed = true;
       this.nothing(fault.message);
     }
     this.request = null;
-    if (this.stale && this.visible) this.load(); // points came while the answer was on its way
+    if (this.stale && this.visible && !this.failed) this.load(); // points came while the answer was on its way
   }
 
   async fetched(view, signal) {
@@ -69,49 +77,52 @@ export class Panel {
   /** What an append needs: the moving average as it stands, without its division. */
   prepare(line) {
     const weight = this.office.view.smoothing;
-    line.seen = line.total;
-    line.average = line.smooth?.length ? line.smooth.at(-1) * (1 - weight ** line.total) : 0;
+    line.average = line.smooth?.length ? line.smooth.at(-1) * (1 - weight ** line.points) : 0;
   }
 
-  /** Points that were just logged. `series` is by metric name. Returns whether the panel needed a fresh look. */
+  /** Points that were just logged, of any run. `series` is by metric name. */
   append(run, series) {
     const { view } = this.office;
-    if (!Object.keys(series).some((name) => this.names.has(name))) return;
-    if (view.high !== null) return; // a stretch that the newest points are not in
-    if (!this.visible || !this.lines || this.request) {
+    if (run !== view.run && !view.others.includes(String(run))) return;
+    const mine = Object.entries(series).filter(([name]) => this.names.has(name));
+    if (!mine.length) return;
+    if (!this.visible || !this.lines || this.request || this.failed) {
       this.stale = true; // read when it comes into view, or when the answer that is on its way is there
       return;
     }
-    for (const [name, points] of Object.entries(series)) {
-      if (!this.names.has(name)) continue;
+    let longer = false;
+    for (const [name, points] of mine) {
       const line = this.lines.find((one) => one.run === run && one.name === name);
-      if (!line || line.x.length > MOST_APPENDED || !this.extend(line, points, series)) {
+      const xs = line && line.x.length <= MOST_APPENDED ? this.placesOf(line, points, series) : null;
+      if (xs === null) {
         this.invalidate();
         return;
       }
+      longer = this.extend(line, points, xs) || longer;
     }
-    this.schedule();
+    this.behind = true;
+    if (longer) this.schedule();
   }
 
-  extend(line, points, series) {
-    const xs = this.placesOf(line, points, series);
-    if (xs === null) return false;
-    const weight = this.office.view.smoothing;
+  /** Put points at the end of a line. Returns whether the picture shows more of it: a stretch that ends earlier does not. */
+  extend(line, points, xs) {
+    const { smoothing, high } = this.office.view;
+    const before = line.x.length;
     for (let i = 0; i < xs.length; i++) {
       const value = points.values[i];
-      const newest = line.x.at(-1);
       // What is known already comes again now and then; a run that went on from an earlier step is drawn anew.
-      if (value === null || xs[i] <= newest) continue;
+      if (value === null || points.steps[i] <= line.last?.[0]) continue;
+      note(line, xs[i], points.steps[i], value);
+      const newest = line.x.at(-1);
+      if (xs[i] <= newest || (high !== null && newest > high)) continue; // up to the first one beyond, as the server
       line.x.push(xs[i]);
       line.values.push(value);
-      line.seen += 1;
-      line.total += 1;
       if (line.smooth) {
-        line.average = weight * line.average + (1 - weight) * value;
-        line.smooth.push(line.average / (1 - weight ** line.seen));
+        line.average = smoothing * line.average + (1 - smoothing) * value;
+        line.smooth.push(line.average / (1 - smoothing ** line.points));
       }
     }
-    return true;
+    return line.x.length > before;
   }
 
   placesOf(line, points, series) {
@@ -132,10 +143,14 @@ export class Panel {
     this.scheduled = true;
     requestAnimationFrame(() => {
       this.scheduled = false;
-      if (!this.drawn || !this.visible) return;
+      if (!this.visible || this.failed) return;
+      if (!this.drawn) {
+        this.draw(); // the first points of the stretch
+        return;
+      }
       this.drawn.setData(this.data());
       this.count();
-      this.showValues(null);
+      this.showValues(this.drawn.cursor.idx); // where somebody points at, else the newest
     });
   }
 
@@ -287,9 +302,23 @@ export class Panel {
   }
 
   tellInWords() {
-    const words = this.lines.map((line) => line.says).join(" ");
+    const words = this.lines.map(inWords).join(" ");
     this.section.querySelector(".summary").textContent = words;
     this.plot.setAttribute("aria-label", `${this.title}. ${words}`);
+  }
+
+  /** Words and table, which take longer than the picture: brought up to date every few seconds. */
+  catchUp() {
+    if (!this.behind) return;
+    this.behind = false;
+    this.tellInWords();
+    if (this.section.querySelector(".numbers").open) this.fillTable();
+  }
+
+  /** Show a stretch; one that holds everything is the whole run, and what it has yet to log. */
+  zoom(low, high) {
+    const whole = this.lines.every(({ reach }) => !reach || (low <= reach[0] && reach[1] <= high));
+    this.office.zoom(whole ? null : low, whole ? null : high);
   }
 
   onSelect(drawn) {
@@ -298,7 +327,7 @@ export class Panel {
     const low = drawn.posToVal(left, "x");
     const high = drawn.posToVal(left + width, "x");
     drawn.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
-    this.office.zoom(low, high);
+    this.zoom(low, high);
   }
 
   onKey(event) {
@@ -307,12 +336,12 @@ export class Panel {
     const span = max - min;
     const middle = this.place === undefined ? (min + max) / 2 : this.drawn.data[0][this.place];
     const acts = {
-      ArrowLeft: () => (event.shiftKey ? this.office.zoom(min - span / 4, max - span / 4) : this.step(-1)),
-      ArrowRight: () => (event.shiftKey ? this.office.zoom(min + span / 4, max + span / 4) : this.step(1)),
+      ArrowLeft: () => (event.shiftKey ? this.zoom(min - span / 4, max - span / 4) : this.step(-1)),
+      ArrowRight: () => (event.shiftKey ? this.zoom(min + span / 4, max + span / 4) : this.step(1)),
       Home: () => this.step(-Infinity),
       End: () => this.step(Infinity),
-      "+": () => this.office.zoom(middle - span / 4, middle + span / 4),
-      "-": () => this.office.zoom(middle - span, middle + span),
+      "+": () => this.zoom(middle - span / 4, middle + span / 4),
+      "-": () => this.zoom(middle - span, middle + span),
     };
     acts["="] = acts["+"];
     const act = acts[event.key];
@@ -335,13 +364,8 @@ export class Panel {
   }
 
   fillTable() {
-    const { view } = this.office;
-    const asked = new URLSearchParams({ chart: this.chart, run: view.run, x: view.x });
-    if (view.others.length) asked.set("with", view.others.join(","));
-    if (view.low !== null) asked.set("low", view.low);
-    if (view.high !== null) asked.set("high", view.high);
     const place = this.section.querySelector(".numbers .table-wrap");
-    htmx.ajax("GET", `/training/table?${asked}`, { source: place, target: place, swap: "innerHTML" }); // a queue of its own
+    htmx.ajax("GET", `/training/table?${chartQuery(this.chart, this.office.view)}`, { source: place, target: place, swap: "innerHTML" }); // a queue of its own
   }
 
   fit() {
@@ -350,12 +374,6 @@ export class Panel {
 
   recolour() {
     if (this.drawn) this.draw();
-  }
-
-  destroy() {
-    this.request?.abort();
-    this.drawn?.destroy();
-    this.drawn = null;
   }
 }
 

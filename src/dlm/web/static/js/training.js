@@ -1,13 +1,15 @@
 // The TRAINING tab: the view and its controls, the panels, and what changes while a run goes on.
 import { forgetOpening } from "./curves.js";
-import { duration, grouped, percent, short } from "./format.js";
+import { grouped, percent, short } from "./format.js";
 import { Panel } from "./panel.js";
+import { freshen, freshenVerdict, get } from "./pieces.js";
 import { goOn, post, toast } from "./shell.js";
-import { keepView, readView, viewQuery } from "./view.js";
+import { MOST_OVER, keepView, readView, viewQuery } from "./view.js";
 
 const RUN = Number(document.getElementById("head").dataset.run);
 
-const FOLLOWS = !new URLSearchParams(location.search).has("run"); // the newest run, whichever that is
+/** Whether the page shows the newest run, whichever that is: until somebody changes the view, which names the run. */
+const follows = () => !new URLSearchParams(location.search).has("run");
 
 const office = {
   view: readView(RUN),
@@ -61,10 +63,14 @@ function chartsStand() {
   get(`/training/runs/${RUN}/findings`, "#findings");
 }
 
+/** A panel for every frame; one that there is already takes the place of its frame, as it is. */
 function openPanels() {
-  panels.forEach((panel) => panel.destroy());
   seen.disconnect();
-  panels = [...document.querySelectorAll(".chart")].map((section) => new Panel(section, office));
+  panels = [...document.querySelectorAll(".chart")].map((frame) => {
+    const stood = panels.find((panel) => panel.chart === frame.dataset.chart);
+    if (stood) frame.replaceWith(stood.section);
+    return stood ?? new Panel(frame, office);
+  });
   for (const panel of panels) {
     const { top, bottom, width } = panel.section.getBoundingClientRect();
     if (width && top < innerHeight + NEAR && bottom > -NEAR) panel.setVisible(true); // an observer waits for the first paint
@@ -77,7 +83,19 @@ function changed({ redraw = true } = {}) {
   forgetOpening();
   keepView(office.view);
   showControls();
-  if (redraw) panels.forEach((panel) => panel.invalidate());
+  if (redraw) drawAnew();
+}
+
+/** How the runs on the charts stand: another value when one ended, or went on and may have dropped points. */
+function standOfRuns() {
+  const row = (run) => document.querySelector(`#runs tr[data-run="${run}"]`);
+  return [RUN, ...office.view.others].map((run) => row(run)?.dataset.state).join();
+}
+
+let stand = standOfRuns(); // when the charts were last asked for
+function drawAnew() {
+  stand = standOfRuns();
+  panels.forEach((panel) => panel.invalidate());
 }
 
 // --- controls ---------------------------------------------------------------------------------------------------------
@@ -118,6 +136,11 @@ whole.addEventListener("click", () => office.zoom(null, null));
 document.addEventListener("change", (event) => {
   if (!event.target.matches(".overlay")) return;
   const run = event.target.value;
+  if (event.target.checked && office.view.others.length >= MOST_OVER) {
+    event.target.checked = false;
+    toast(`at most ${MOST_OVER} runs are laid over another one: untick one of them first`);
+    return;
+  }
   office.view.others = office.view.others.filter((one) => one !== run);
   if (event.target.checked) office.view.others.push(run);
   changed();
@@ -176,64 +199,6 @@ document.addEventListener("click", async (event) => {
 
 // --- what changes -----------------------------------------------------------------------------------------------------
 
-const SETTLED = ["htmx:afterSwap", "htmx:swapError", "htmx:responseError", "htmx:sendError", "htmx:sendAbort", "htmx:timeout"];
-const asked = new Map(); // by place: when the newest request for it is answered, and the one that waits for its turn
-
-/** Put a piece of the page in its place; done when it stands there, or will not (htmx's own promise is done before).
- * One request a place: while one is under way, only the newest of the later ones waits. */
-function get(address, target) {
-  const place = document.querySelector(target);
-  const { answered = Promise.resolve(), waiting = null } = asked.get(place) ?? {};
-  if (waiting) {
-    waiting.address = address;
-    return answered;
-  }
-  const mine = { address };
-  const now = answered.then(() => {
-    asked.set(place, { answered: now });
-    return fill(place, mine.address);
-  });
-  asked.set(place, { answered: now, waiting: mine });
-  return now;
-}
-
-function fill(place, address) {
-  return new Promise((done) => {
-    let before = null;
-    const leaving = (event) => event.detail.target === place && (before = standing(place));
-    const settled = (event) => {
-      if (event.target !== place) return; // of something within it
-      SETTLED.forEach((name) => place.removeEventListener(name, settled));
-      place.removeEventListener("htmx:beforeSwap", leaving);
-      if (before) restore(place, before);
-      done();
-    };
-    place.addEventListener("htmx:beforeSwap", leaving);
-    SETTLED.forEach((name) => place.addEventListener(name, settled));
-    // With no source, htmx queues requests on <body>, and keeps only the last one of all that wait there.
-    htmx.ajax("GET", address, { source: place, target: place, swap: "innerHTML" });
-  });
-}
-
-// What a person has unfolded stays so, and what has the focus keeps it, when a piece of the page comes anew.
-const nameOf = (element) => {
-  const words = element.matches("summary") ? "" : (element.getAttribute("aria-label") ?? element.textContent);
-  return [element.tagName, element.closest("[data-keep]")?.dataset.keep, words].join("|");
-};
-
-function standing(place) {
-  const folds = new Map([...place.querySelectorAll("details[data-keep]")].map((one) => [one.dataset.keep, one.open]));
-  const focused = document.activeElement !== place && place.contains(document.activeElement) ? nameOf(document.activeElement) : null;
-  return { folds, focused };
-}
-
-function restore(place, { folds, focused }) {
-  for (const one of place.querySelectorAll("details[data-keep]")) one.open = folds.get(one.dataset.keep) ?? one.open;
-  if (!focused) return;
-  const again = [...place.querySelectorAll("summary, button, a, input, [tabindex]")].find((one) => nameOf(one) === focused);
-  again?.focus({ preventScroll: true });
-}
-
 async function loadMarks() {
   try {
     const answer = await fetch(`/api/marks/${RUN}?x=${office.view.x}`);
@@ -245,37 +210,36 @@ async function loadMarks() {
   }
 }
 
-async function refresh({ status }) {
-  const before = document.querySelector("#head section").dataset.status;
+async function refresh({ runs, lost }) {
+  const status = document.querySelector("#head section").dataset.status;
   await get(`/training/runs/${RUN}/head`, "#head");
   await get(`/training/list?${viewQuery(office.view)}`, "#runs");
   tellOfNewRun();
   get(`/training/runs/${RUN}/story`, "#story");
   get(`/training/runs/${RUN}/findings`, "#findings");
   loadMarks();
-  const now = document.querySelector("#head section").dataset.status;
-  if (status || now !== before) panels.forEach((panel) => panel.invalidate());
-  if (now !== before) office.say(`Run ${RUN} is ${document.getElementById("status").textContent}`);
+  if (lost || (runs && standOfRuns() !== stand)) drawAnew();
+  if (document.querySelector("#head section").dataset.status !== status) office.say(`Run ${RUN} is ${document.getElementById("status").textContent}`);
 }
 
-let newest = RUN;
+const running = () => Number(document.querySelector('#runs tr[data-status="running"]')?.dataset.run ?? 0);
+let newest = Math.max(RUN, running());
 function tellOfNewRun() {
-  const row = document.querySelector('#runs tr[data-status="running"]');
-  const run = Number(row?.dataset.run ?? 0);
+  const run = running();
   if (run <= newest) return;
   newest = run;
-  if (FOLLOWS) goOn("/training");
+  if (follows()) goOn(location.pathname + location.search);
   else toast(`Run ${run} has begun`, "good");
 }
 
 let refreshing = 0;
-let withStatus = false;
-function refreshSoon(status) {
-  withStatus ||= status;
+let reason = { runs: false, lost: false };
+function refreshSoon({ runs = false, lost = false }) {
+  reason = { runs: reason.runs || runs, lost: reason.lost || lost };
   clearTimeout(refreshing);
   refreshing = setTimeout(() => {
-    refresh({ status: withStatus });
-    withStatus = false;
+    refresh(reason);
+    reason = { runs: false, lost: false };
   }, 150);
 }
 
@@ -287,9 +251,12 @@ function knownNames() {
 
 async function newCharts() {
   const scrolled = scrollY;
+  const focused = document.activeElement;
   await get(`/training/runs/${RUN}/charts`, "#charts");
+  charting = 0;
   known.clear();
   openPanels();
+  if (document.activeElement === document.body && focused.isConnected) focused.focus({ preventScroll: true });
   scrollTo(0, scrolled);
 }
 
@@ -302,51 +269,57 @@ document.addEventListener("dlm:changed", ({ detail }) => {
     if (run === RUN) {
       showProgress(series);
       if (Object.keys(series).some((name) => !knownNames().has(name))) {
-        clearTimeout(charting);
-        charting = setTimeout(newCharts, 400);
+        charting ||= setTimeout(newCharts, 400); // several names come at once
       }
     }
   }
-  if (detail.runs || detail.events) refreshSoon(Boolean(detail.runs));
+  if (detail.runs || detail.events) refreshSoon({ runs: Boolean(detail.runs) });
 });
 document.addEventListener("dlm:reset", () => {
   forgetOpening();
-  refreshSoon(true);
+  refreshSoon({ lost: true });
 });
+document.addEventListener("dlm:hello", () => panels.forEach((panel) => panel.retry()));
 
-// Figures of the head while the run goes on, from the points themselves.
-const pace = [];
+// Figures of the head that a point says by itself; those of the whole curve are the server's.
 function showProgress(series) {
   const head = document.querySelector("#head section");
-  const put = (name, text) => head.querySelectorAll(`[data-live="${name}"]`).forEach((one) => (one.textContent = text));
   const reward = series.train_mean_reward;
   const every = reward ?? series.train_loss; // a step of rft that learnt nothing has no loss
   if (!every || head.dataset.status !== "running") return;
-  const steps = every.steps.at(-1);
+  const put = (name, points, write) => {
+    if (points) head.querySelectorAll(`[data-live="${name}"]`).forEach((one) => (one.textContent = write(points.at(-1))));
+  };
+  put("steps", every.steps, grouped);
+  put("last-loss", series.train_loss?.values, short);
+  put("last-accuracy", series.train_mean_token_accuracy?.values, percent);
+  put("last-reward", reward?.values, short);
+  put("held-out-reward", series.full_valid_mean_reward?.values, short);
   const planned = Number(head.dataset.planned);
-  put("steps", grouped(steps));
-  if (series.train_loss) put("last-loss", short(series.train_loss.values.at(-1)));
-  if (reward) put("last-reward", short(reward.values.at(-1)));
-  if (series.full_valid_mean_reward) put("held-out-reward", short(series.full_valid_mean_reward.values.at(-1)));
-  if (series.tokens_per_second) put("speed", short(series.tokens_per_second.values.at(-1)));
-  pace.push(...every.steps.map((step, place) => [step, every.times[place]]));
-  pace.splice(0, Math.max(0, pace.length - 50));
-  const [first, last] = [pace[0], pace.at(-1)];
-  if (last[0] > first[0]) put("remaining", duration(((planned - steps) * (last[1] - first[1])) / (last[0] - first[0])));
-  const bar = document.getElementById("progress");
-  if (bar && planned) bar.value = Math.min(1, steps / planned);
-  for (const [chart, name, write] of [["loss", "train_loss", short], ["accuracy", "train_mean_token_accuracy", percent], ["reward", "train_mean_reward", short]]) {
-    const line = panels.find((one) => one.chart === chart)?.lines?.find((one) => one.run === RUN && one.name === name);
-    if (line) put(chart, write(tailMean(line.values)));
-  }
+  if (planned) document.getElementById("progress").value = Math.min(1, every.steps.at(-1) / planned);
 }
 
-function tailMean(values) {
-  const tail = values.slice(-Math.max(1, Math.ceil(values.length / 10)));
-  return tail.reduce((sum, value) => sum + value, 0) / tail.length;
+// What takes whole curves is looked at again every few seconds while a run goes on. A look is followed by a rest ten times as
+// long, so that it takes little from the training beside it.
+const [LEAST_REST, MOST_REST] = [2500, 15000];
+async function keepUp() {
+  const began = performance.now();
+  const run = running();
+  if (run && !document.hidden) await lookAgain(run).catch(() => {}); // the server has ended: the sign in the head says so
+  setTimeout(keepUp, Math.min(MOST_REST, Math.max(LEAST_REST, 10 * (performance.now() - began))));
+}
+async function lookAgain(run) {
+  panels.forEach((panel) => panel.catchUp());
+  await freshen(`/training/list?${viewQuery(office.view)}`, "#runs");
+  if (run === RUN) await freshen(`/training/runs/${RUN}/head`, "#head");
+  if ((await freshenVerdict(run)) && run === RUN) {
+    get(`/training/runs/${RUN}/findings`, "#findings");
+    loadMarks();
+  }
 }
 
 document.addEventListener("dlm:theme", () => panels.forEach((panel) => panel.recolour()));
 
 showControls();
 openPanels();
+setTimeout(keepUp, LEAST_REST);

@@ -1,5 +1,7 @@
 // What the charts show, kept in the address: it can be copied, bookmarked, and gone back to.
 
+export const MOST_OVER = 10; // runs laid over the one of the page; the server draws no more
+
 const NUMBER = /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i;
 
 /** The view that the address says; `run` is the run that the page is about. */
@@ -10,7 +12,7 @@ export function readView(run) {
   const others = (asked.get("with") ?? "").split(",").filter((one) => /^\d{1,15}$/.test(one) && one !== String(run));
   return {
     run,
-    others,
+    others: [...new Set(others)].slice(0, MOST_OVER),
     x: ["step", "time", "tokens"].includes(asked.get("x")) ? asked.get("x") : "step",
     smoothing: smoothing === null ? 0.6 : Math.min(0.99, Math.max(0, smoothing)),
     log: asked.get("log") === "1",
