@@ -153,7 +153,7 @@ def _works(study: Study, arm: str) -> Answer:
     pooled = study.gain(cells, PRIMARY)
     seconds = [training_seconds(cell) for cell in cells]
     figures = (
-        f"error {error:.4f} → {left:.4f} ({1 - left / error:+.0%} removed; paired gain, seeds pooled, "
+        f"error {error:.4f} → {left:.4f} ({_removed(error, left)}; paired gain, seeds pooled, "
         f"{pooled.value:+.4f} [{pooled.low:+.4f}, {pooled.high:+.4f}]; a halving is {error / 2:.4f}, the base's own interval "
         f"{base.high - base.low:.4f} wide); interval above 0 in {surely} of {len(cells)} seeds; "
         f"worse: {', '.join(worse) or 'nothing'}; {fmean(seconds) / 60:.0f} CPU minutes a run"
@@ -167,6 +167,10 @@ def _works(study: Study, arm: str) -> Answer:
         return Answer(sentence, "yes", figures)
     wide = base.high - base.low > error / 2 and pooled.high >= 0 and not worse
     return Answer(sentence, "could not be told" if wide else "no", figures)
+
+
+def _removed(error: float, left: float) -> str:
+    return f"{1 - left / error:.0%} removed" if left <= error else f"{left / error - 1:.0%} more"
 
 
 def _conclusion(words: Mapping[str, str]) -> Answer:
