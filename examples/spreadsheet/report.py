@@ -64,6 +64,7 @@ def write_report(results: Path, path: Path) -> Path:
     study = Study.read(results)
     pieces = chain(
         _head(study, answers(study)),
+        _conclusions(path.parent / "CONCLUSIONS.md"),
         _comparison(study),
         _side_by_side(study),
         _everything(study),
@@ -124,6 +125,12 @@ def _head(study: Study, found: Sequence[Answer]) -> Lines:
         ("sentence", "answer", "figures"),
         ((f"{answer.sentence}", f"**{answer.word}**", answer.figures) for answer in found),
     )
+
+
+def _conclusions(path: Path) -> Lines:
+    """What somebody wrote who had read all of it; the figures are theirs."""
+    if path.exists():
+        yield path.read_text(encoding="utf-8")
 
 
 def _comparison(study: Study) -> Lines:
