@@ -54,8 +54,8 @@ def test_the_table_marks_it_and_names_no_plan_that_there_was_not(client: TestCli
     assert ">imported</span>" not in ours
     assert '<td data-label="Parent">v0012</td>' in foreign
     assert '<td data-label="Parent">base</td>' in ours
-    assert '<td data-label="Steps" class="num">0 / –</td>' in foreign
-    assert '<td data-label="Steps" class="num">3 / 3</td>' in ours
+    assert '<td data-label="Steps" class="num" data-figure="steps 2">0 / –</td>' in foreign
+    assert '<td data-label="Steps" class="num" data-figure="steps 1">3 / 3</td>' in ours
 
 
 def test_an_imported_run_cannot_be_resumed_here(client: TestClient) -> None:

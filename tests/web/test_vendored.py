@@ -38,7 +38,7 @@ def test_no_template_and_no_module_turns_escaping_off() -> None:
         assert not re.search(r"\|\s*safe\b|autoescape false|Markup\(", path.read_text(encoding="utf-8")), path
     for path in (WEB / "static" / "js").glob("*.js"):
         assert not re.search(
-            r"innerHTML\s*[+=]|insertAdjacentHTML|outerHTML|document\.write", path.read_text(encoding="utf-8")
+            r"(inner|outer)HTML\s*[+=]|insertAdjacentHTML|document\.write", path.read_text(encoding="utf-8")
         ), path
 
 

@@ -75,7 +75,7 @@ export async function freshen(address, target) {
 export async function freshenVerdict(run) {
   const fresh = await parsed(`/training/runs/${run}/verdict`);
   const other = [...document.querySelectorAll(`[data-verdict="${run}"]`)].filter((one) => fresh && one.innerHTML !== fresh.innerHTML);
-  for (const one of other) one.innerHTML = fresh.innerHTML;
+  for (const one of other) one.replaceChildren(...fresh.cloneNode(true).childNodes);
   return other.length > 0;
 }
 
