@@ -7,8 +7,11 @@ import re
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -142,15 +145,35 @@ def test_a_read_only_file_is_never_replaced(path: Path) -> None:
     assert len(list(path.parent.iterdir())) == 2
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_save_in_a_read_only_folder_is_a_plain_error(path: Path) -> None:
-    document = load(path)
-    path.parent.chmod(0o500)
+@contextmanager
+def somebody(folder: Path) -> Iterator[None]:
+    """Root may write everywhere: here it is nobody for a while, who owns the folder."""
+    if os.geteuid():
+        yield
+        return
+    for owned in (folder, *folder.iterdir()):
+        os.chown(owned, 65534, 65534)
+    os.seteuid(65534)
     try:
-        with pytest.raises(DlmError, match="cannot be written"):
-            save(path, "x", document.sha256)
+        yield
     finally:
-        path.parent.chmod(0o700)
+        os.seteuid(0)
+
+
+def test_save_in_a_read_only_folder_is_a_plain_error() -> None:
+    with tempfile.TemporaryDirectory() as name:  # below a folder that anybody may enter
+        path = Path(name) / "notes.dlm"
+        create(path, f"{HEADER}Text.\n")
+        before = load(path).sha256
+        with somebody(path.parent):
+            saved = save(path, "Mine.\n", before)  # nothing else is in the way
+            path.parent.chmod(0o500)
+            try:
+                with pytest.raises(DlmError, match="cannot be written"):
+                    save(path, "x", saved)
+            finally:
+                path.parent.chmod(0o700)
+        assert path.read_bytes() == b"Mine.\n"
 
 
 def test_create_never_touches_a_file_that_is_there(path: Path) -> None:
