@@ -93,7 +93,7 @@ def judge(conditions: Sequence[Condition], evidence: Evidence) -> GateResult:
     told = {
         "FAIL": "failed",
         "MISSING": "could not be asked",
-        "UNREACHABLE": "out of any answer's reach, so no failure of the model",
+        "UNREACHABLE": "out of reach (no failure of the model)",
     }
     parts = [f"{count} {told[status]}" for status, count in counts.items() if count]
     return GateResult(verdict, f"of {len(results)} conditions " + ", ".join(parts), results)
