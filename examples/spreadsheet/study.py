@@ -30,6 +30,7 @@ from typing import Any
 
 from data import write_all
 from lost import where_lost
+from measures import PLANNED
 from report import write_report
 
 from dlm.grading import GradeItem, make_grader, parse_grader
@@ -96,10 +97,11 @@ ALSO: Mapping[str, str] = {
 
 
 def cells() -> list[str]:
-    """Every cell, the comparison's own first."""
+    """Every cell, the comparison's own first; rft-long, which is none of the protocol's, last."""
     compared = [f"{arm}-{seed}" for seed in SEEDS for arm in ("rft", "sft-stress", "dpo")]
-    others = [f"{arm}-{seed}" for arm in ARMS if arm.startswith(("sft-", "rft-long")) for seed in SEEDS]
-    return ["base", *compared, *(cell for cell in others if cell not in compared), "rft-published-1"]
+    planned = [f"{arm}-{seed}" for arm, seeds in PLANNED.items() for seed in SEEDS[:seeds]]
+    rest = [cell for cell in planned if cell not in compared]
+    return ["base", *compared, *rest, *(f"rft-long-{seed}" for seed in SEEDS)]
 
 
 @dataclass
