@@ -203,6 +203,23 @@ def test_a_fault_of_the_thread_reaches_who_logs(store: Store, run_id: int) -> No
         writer.close()
 
 
+def test_a_thread_that_ends_while_one_logs_has_left_its_fault(
+    store: Store, run_id: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = store.metrics.writer(run_id)
+
+    def end() -> bool:  # the thread's last moments fall just where somebody asks whether it lives
+        writer._fault = StoreError("the disk is full")
+        return False
+
+    with monkeypatch.context() as ending:
+        ending.setattr(writer._thread, "is_alive", end)
+        with pytest.raises(StoreError, match="the disk is full"):
+            writer.log(1, {"train_loss": 1.0})
+    writer._fault = None
+    writer.close()
+
+
 def test_a_fault_beside_another_error_hides_neither(store: Store, run_id: int) -> None:
     def fail() -> None:
         with store.metrics.writer(run_id) as writer:

@@ -235,9 +235,10 @@ class MetricWriter:
             raise ValueError("the metrics writer is closed")
 
     def _raise_fault(self) -> None:
+        alive = self._thread.is_alive()  # asked first: the thread leaves its fault, then ends
         if self._fault is not None:
             raise self._fault
-        if not self._closed and not self._thread.is_alive():
+        if not self._closed and not alive:
             raise RuntimeError("the thread that writes metrics has died")
 
     def _work(self) -> None:
