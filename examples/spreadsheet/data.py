@@ -1,9 +1,9 @@
 """Write what the arms of the study train on, as JSON lines beside this file: the same bytes each time.
 
-python data.py FOLDER
+python data.py FOLDER [ROWS]
 
 tables.jsonl     240 prompts with complete tables of 8 to 12 rows (split train)
-stress.jsonl     240 prompts with complete tables of 40 rows (split stress_train)
+stress.jsonl     240 prompts with complete tables of 40 rows, or of ROWS (split stress_train)
 collapsed.jsonl  12 of tables.jsonl, for the recipe that collapsed in the published study
 pairs.jsonl      240 pairs on the prompts of stress.jsonl: the complete table against one that lost 30 to 70 % of its rows
 prompts.jsonl    the prompts of stress.jsonl with their references and facts, for the rft phase
@@ -21,9 +21,9 @@ from dlm.grading.tables import facts_of
 from dlm.tasks import spreadsheet
 
 
-def write_all(folder: Path) -> list[Path]:
-    """Write the files; returns their paths."""
-    tables, stress = spreadsheet.of_split("train"), spreadsheet.of_split("stress_train")
+def write_all(folder: Path, rows_of_stress: int | None = None) -> list[Path]:
+    """Write the files; returns their paths. `rows_of_stress` None: the split's own."""
+    tables, stress = spreadsheet.of_split("train"), spreadsheet.of_split("stress_train", rows=rows_of_stress)
     rows: dict[str, list[dict[str, Any]]] = {
         "tables": [{"prompt": case.prompt, "completion": case.gold} for case in tables],
         "stress": [{"prompt": case.prompt, "completion": case.gold} for case in stress],
@@ -46,5 +46,6 @@ def _write(path: Path, lines: Iterable[Mapping[str, Any]]) -> Path:
 
 
 if __name__ == "__main__":
-    for written in write_all(Path(sys.argv[1] if len(sys.argv) > 1 else ".")):
+    folder, *rows = sys.argv[1:] or ["."]
+    for written in write_all(Path(folder), *map(int, rows)):
         print(written)

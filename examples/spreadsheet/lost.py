@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlm.tasks import spreadsheet
+from dlm.tasks.spreadsheet import SpreadsheetCase
 
 
 def lost_places(gold: str, output: str) -> tuple[int, list[int]]:
@@ -26,11 +26,10 @@ def _row(line: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in line.split(",")[:2])
 
 
-def where_lost(split: str, lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def where_lost(cases: Sequence[SpreadsheetCase], lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Of a suite's answers that ended by themselves (`answers`; those that the token budget cut off are left out, `cut_off`): how many
     lose rows (`with_loss`), `rows` lost in all, `at_end` of them after the last row that is kept, and `by_quarter` of the table.
     """
-    cases = spreadsheet.of_split(split)
     whole = [line for line in lines if line["finish_reason"] != "length"]
     found: dict[str, Any] = {
         "answers": len(whole),

@@ -37,6 +37,8 @@ PLANNED: Mapping[str, int] = {
     "sft-curriculum": 3,
     "rft-published": 1,
 }
+# and those on tables of 54 rows
+LONGER: Mapping[str, int] = {"rft": 3, "sft-stress": 3, "dpo": 3}
 HOUR = 3600
 
 Cell = Mapping[str, Any]

@@ -1,12 +1,13 @@
 """Run the study of PROTOCOL.md with the commands a user has, and write REPORT.md beside it.
 
-    python study.py [--work FOLDER] [--jobs N] [--again] [CELL …]
+    python study.py [--longer] [--work FOLDER] [--jobs N] [--again] [CELL …]
 
 A cell is one arm and seed, such as rft-2: a home of its own, in which the base's answers stand already. Each cell that is
 done leaves results/CELL.json, which a rerun keeps; a killed one goes on where it was (its training with --resume, its
 evaluations by themselves). Without cells all of them run, then the report is written. `--jobs 2` runs two at a time, each on
 one thread, as dlm chooses for a base this small. `--again` trains and asks nothing: it grades the answers that are kept
-anew and asks the gates again, with the graders and the gate of today.
+anew and asks the gates again, with the graders and the gate of today. `--longer` is the second comparison, on tables of 54
+rows: longer.dlm, results-longer/, LONGER.md.
 """
 
 from __future__ import annotations
@@ -31,14 +32,13 @@ from typing import Any
 from data import write_all
 from lost import where_lost
 from measures import PLANNED
-from report import write_report
+from report import write_longer, write_report
 
 from dlm.grading import GradeItem, make_grader, parse_grader
 from dlm.grading.tables import facts_of
 from dlm.tasks import spreadsheet
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 SEEDS = (1, 2, 3)
 SPLITS = {"tables": "heldout", "stress": "stress_heldout", "stress-starving": "stress_heldout"}
 GRADERS = ("spreadsheet:strict", "spreadsheet:published")
@@ -96,20 +96,46 @@ ALSO: Mapping[str, str] = {
 }
 
 
-def cells() -> list[str]:
+def _cells() -> tuple[str, ...]:
     """Every cell, the comparison's own first; rft-long, which is none of the protocol's, last."""
     compared = [f"{arm}-{seed}" for seed in SEEDS for arm in ("rft", "sft-stress", "dpo")]
     planned = [f"{arm}-{seed}" for arm, seeds in PLANNED.items() for seed in SEEDS[:seeds]]
     rest = [cell for cell in planned if cell not in compared]
-    return ["base", *compared, *rest, *(f"rft-long-{seed}" for seed in SEEDS)]
+    return ("base", *compared, *rest, *(f"rft-long-{seed}" for seed in SEEDS))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A document whose long tables have one length, and where its cells are kept. `rows` None: the split's own, 40."""
+
+    document: str
+    results: Path
+    cells: tuple[str, ...]
+    rows: int | None = None
+
+    def cases(self, suite: str) -> list[spreadsheet.SpreadsheetCase]:
+        return spreadsheet.of_split(SPLITS[suite], rows=None if suite == "tables" else self.rows)
+
+
+WHOLE = Comparison("sheets.dlm", HERE / "results", _cells())
+AT_54_ROWS = Comparison(
+    "longer.dlm",
+    HERE / "results-longer",
+    (
+        "base",
+        *(f"{arm}-{seed}" for arms in (("rft", "sft-stress"), ("dpo",)) for seed in SEEDS for arm in arms),
+    ),
+    rows=54,
+)
 
 
 @dataclass
 class Cell:
-    """A home, and what was measured there so far; the document is the same for all."""
+    """A home, and what was measured there so far; the document is the same for all of a comparison."""
 
     name: str
     work: Path
+    study: Comparison
 
     @property
     def folder(self) -> Path:
@@ -121,7 +147,7 @@ class Cell:
         What it says on the way stands in the cell's log.
         """
         environment = {**os.environ, "DLM_HOME": str(self.folder / "home"), "HF_HUB_OFFLINE": "1"}
-        words = [sys.executable, "-m", "dlm", command, "sheets.dlm", *arguments, "--json"]
+        words = [sys.executable, "-m", "dlm", command, self.study.document, *arguments, "--json"]
         with (self.folder / "log").open("a") as log, tempfile.TemporaryFile("w+") as said:
             log.write(f"$ dlm {' '.join(words[3:])}\n")
             log.flush()
@@ -173,7 +199,7 @@ class Cell:
             for name, metric in metrics.items()
             if not name.startswith(("sampling/", "errors/", "peak", "num_tokens"))
         }
-        command = f"dlm train sheets.dlm {' '.join(arguments)}"
+        command = f"dlm train {self.study.document} {' '.join(arguments)}"
         return {"command": command, **trained, "resumed": resumed, "run": run, "curves": curves}
 
     def answers(self, version: str, sampling: str, suites: Sequence[str], name: str) -> dict[str, Any]:
@@ -191,7 +217,7 @@ class Cell:
         said = self.folder / f"{name}.jsonl"
         lines = [json.loads(line) for line in said.read_text(encoding="utf-8").splitlines()]
         by_suite = {suite: [line for line in lines if line["suite"] == suite] for suite in suites}
-        return {suite: _graded(suite, found, repeats) for suite, found in by_suite.items()}
+        return {suite: _graded(self.study.cases(suite), found, repeats) for suite, found in by_suite.items()}
 
     def said_of_data(self) -> list[str]:
         """What the trainings said about their rows or pairs before they began, the audit of the pairs with it."""
@@ -209,15 +235,16 @@ def _short(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
-def _graded(suite: str, lines: Sequence[Mapping[str, Any]], repeats: int) -> dict[str, Any]:
+def _graded(
+    cases: Sequence[spreadsheet.SpreadsheetCase], lines: Sequence[Mapping[str, Any]], repeats: int
+) -> dict[str, Any]:
     """Both graders' view of a suite's answers.
 
     Returns:
         for each grader: `cases`, the mean over a case's answers of the score and of each dimension, a list over cases; `flags`,
         the share of answers with each; and of all `tokens`, `truncated` and where rows are `lost`.
     """
-    cases = spreadsheet.of_split(SPLITS[suite])
-    assert len(lines) == len(cases) * repeats, f"{suite}: {len(lines)} answers"
+    assert len(lines) == len(cases) * repeats, f"{len(lines)} answers to {len(cases)} cases"
     items = [
         GradeItem(
             case.prompt,
@@ -232,7 +259,7 @@ def _graded(suite: str, lines: Sequence[Mapping[str, Any]], repeats: int) -> dic
     found: dict[str, Any] = {
         "tokens": _short(sum(line["n_tokens"] for line in lines) / len(lines)),
         "truncated": sum(item.truncated for item in items) / len(items),
-        "lost": where_lost(SPLITS[suite], lines),
+        "lost": where_lost(cases, lines),
     }
     for name in GRADERS:
         grader = make_grader(parse_grader(name), folder=HERE, pass_threshold=None)
@@ -258,12 +285,12 @@ def _graded(suite: str, lines: Sequence[Mapping[str, Any]], repeats: int) -> dic
     return found
 
 
-def run_cell(name: str, work: Path) -> None:
+def run_cell(name: str, work: Path, study: Comparison) -> None:
     """Everything of one cell; leaves its results. The base's home is made anew where it is gone: the others' begin with it."""
-    kept = RESULTS / f"{name}.json"
+    kept = study.results / f"{name}.json"
     if kept.exists() and name != "base":
         return
-    cell = Cell(name, work)
+    cell = Cell(name, work, study)
     cell.set_up()
     record: dict[str, Any] = {
         "cell": name,
@@ -306,9 +333,9 @@ def _keep(path: Path, record: Mapping[str, Any]) -> None:
     new.rename(path)
 
 
-def again(name: str, work: Path) -> None:
+def again(name: str, work: Path, study: Comparison) -> None:
     """Grade the kept answers of a cell anew and ask its gate again; what was trained and answered stays."""
-    cell, path = Cell(name, work), RESULTS / f"{name}.json"
+    cell, path = Cell(name, work, study), study.results / f"{name}.json"
     record = json.loads(path.read_text(encoding="utf-8"))
     for sampling, answers in record["answers"].items():
         answers["suites"] = cell.graded(f"{sampling}-answers", list(answers["suites"]), SAMPLINGS[sampling])
@@ -362,27 +389,33 @@ def main() -> None:
     parser.add_argument("cells", nargs="*", metavar="CELL")
     parser.add_argument("--work", type=Path, help="where trainings and answers are kept while it runs")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--longer", action="store_true", help="the second comparison, on tables of 54 rows")
     parser.add_argument(
         "--again", action="store_true", help="grade kept answers anew and ask the gates again"
     )
     asked = parser.parse_args()
-    unknown = set(asked.cells) - set(cells())
+    study = AT_54_ROWS if asked.longer else WHOLE
+    unknown = set(asked.cells) - set(study.cells)
     if unknown:
-        parser.error(f"no such cell: {', '.join(sorted(unknown))}; they are {', '.join(cells())}")
-    work = (asked.work or HERE / "work").resolve()
-    done = [name for name in asked.cells or cells() if (RESULTS / f"{name}.json").exists()]
-    missing = [] if asked.again else [name for name in asked.cells or cells() if name not in done]
+        parser.error(f"no such cell: {', '.join(sorted(unknown))}; they are {', '.join(study.cells)}")
+    work = (asked.work or HERE / ("work-longer" if asked.longer else "work")).resolve()
+    wanted = asked.cells or study.cells
+    done = [name for name in wanted if (study.results / f"{name}.json").exists()]
+    missing = [] if asked.again else [name for name in wanted if name not in done]
     for name in done if asked.again else []:
-        again(name, work)
+        again(name, work, study)
     if missing:
         (work / "data").mkdir(parents=True, exist_ok=True)
-        write_all(work / "data")
-        shutil.copy(HERE / "sheets.dlm", work / "sheets.dlm")
-        run_cell("base", work)
+        write_all(work / "data", study.rows)
+        shutil.copy(HERE / study.document, work / study.document)
+        run_cell("base", work, study)
         with ThreadPoolExecutor(asked.jobs) as pool:
-            for one in [pool.submit(run_cell, name, work) for name in missing]:
+            for one in [pool.submit(run_cell, name, work, study) for name in missing]:
                 one.result()
-    print(write_report(RESULTS, HERE / "REPORT.md"))
+    if asked.longer:
+        print(write_longer(study.results, HERE / "LONGER.md"))
+    else:
+        print(write_report(study.results, HERE / "REPORT.md"))
 
 
 if __name__ == "__main__":

@@ -143,6 +143,12 @@ class Evaluation(BaseModel):
     n: int | None = Field(
         None, ge=1, description="number of cases; unset = the task's own, or the whole file"
     )
+    rows: int | None = Field(
+        None,
+        ge=1,
+        le=200,
+        description="source rows of each generated table, of its training split too; unset = the split's own",
+    )
     split: str | None = Field(
         None, min_length=1, description="which split of the cases; unset = held-out cases, or the whole file"
     )

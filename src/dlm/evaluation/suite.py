@@ -80,11 +80,14 @@ def read_suite(document: Document, folder: Path, name: str) -> Suite:
         return Suite(name, _probes(document), parse_grader(_OF_PROBES))
     stated = document.header.evals[name]
     if stated.task is not None:
-        cases = task_cases(stated.task, stated.split, seed=stated.seed, count=stated.n)
+        cases = task_cases(stated.task, stated.split, seed=stated.seed, count=stated.n, rows=stated.rows)
         grader = stated.grader or grader_of_task(stated.task)
     else:
-        if stated.seed is not None:
-            raise UsageError(f"evals.{name}.seed: cases of a file have no seed", next_step="leave it out")
+        for knob in ("seed", "rows"):
+            if getattr(stated, knob) is not None:
+                raise UsageError(
+                    f"evals.{name}.{knob}: cases of a file are as they stand", next_step="leave it out"
+                )
         cases = read_cases(folder / str(stated.cases), stated.split, count=stated.n)
         grader = stated.grader or _OF_PROBES
     keys = [case.key for case in cases]

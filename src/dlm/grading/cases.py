@@ -66,9 +66,14 @@ def grader_of_task(task: str) -> str:
 
 
 def task_cases(
-    task: str, split: str | None = None, *, seed: int | None = None, count: int | None = None
+    task: str,
+    split: str | None = None,
+    *,
+    seed: int | None = None,
+    count: int | None = None,
+    rows: int | None = None,
 ) -> list[Case]:
-    """The cases of a task's split, the same bytes each time. None: the held-out split, its own seed, its own number.
+    """The cases of a task's split, the same bytes each time. None: the held-out split, its own seed, number and length of tables.
 
     Raises:
         UsageError: no such task or split.
@@ -81,7 +86,7 @@ def task_cases(
     profile = task.partition(":")[2] or "pocket"
     return [
         Case(case.prompt, case.gold, facts_of(case), f"{task}/{split}/{case.seed}:{case.index}")
-        for case in spreadsheet.of_split(split, profile, seed=seed, count=count)
+        for case in spreadsheet.of_split(split, profile, seed=seed, count=count, rows=rows)
     ]
 
 

@@ -19,6 +19,7 @@ from dlm.tasks.sheets import Columns, Row, RowMatch, SpreadsheetCase, match_rows
 from dlm.tasks.spreadsheet_published import published_case
 
 __all__ = [
+    "MAX_ROWS",
     "PROFILES",
     "REGULAR_ROWS",
     "SPLITS",
@@ -39,7 +40,7 @@ __all__ = [
 PROFILES = ("pocket", "published")
 REGULAR_ROWS = (8, 12)  # of the pocket profile, as the base was taught; the published one goes by difficulty
 STRESS_ROWS = (40, 40)  # where the embedded base begins to lose rows (its card)
-_MAX_ROWS = 200
+MAX_ROWS = 200
 
 _INSTRUCTIONS = (
     "Clean this sheet.",
@@ -116,20 +117,27 @@ SPLITS: Final[Mapping[str, Split]] = {
 
 
 def of_split(
-    name: str, profile: str = "pocket", *, seed: int | None = None, count: int | None = None
+    name: str,
+    profile: str = "pocket",
+    *,
+    seed: int | None = None,
+    count: int | None = None,
+    rows: int | None = None,
 ) -> list[SpreadsheetCase]:
-    """The cases of a split, byte for byte the same each time. `seed` and `count` None: the split's own.
+    """The cases of a split, byte for byte the same each time. `seed`, `count` and `rows` (source rows of each table) None: the
+    split's own.
 
     Raises:
-        DlmError: no such split or profile.
+        DlmError: no such split or profile; rows beyond what can be made.
     """
     if name not in SPLITS:
         raise DlmError(f"the spreadsheet task has no split {name!r}", expected=", ".join(SPLITS))
     split = SPLITS[name]
-    rows = (STRESS_ROWS if split.stress else REGULAR_ROWS) if profile == "pocket" else None
+    own_rows = (STRESS_ROWS if split.stress else REGULAR_ROWS) if profile == "pocket" else None
+    each = own_rows if rows is None else (rows, rows)
     numbers = range(split.count if count is None else count)
     own = split.seed if seed is None else seed
-    return [case_at(own, index, rows, profile, stress=split.stress) for index in numbers]
+    return [case_at(own, index, each, profile, stress=split.stress) for index in numbers]
 
 
 def generate(
@@ -154,8 +162,8 @@ def case_at(
     """
     if profile not in PROFILES:
         raise DlmError(f"unknown spreadsheet profile {profile!r}; known: {', '.join(PROFILES)}")
-    if rows is not None and not 1 <= rows[0] <= rows[1] <= _MAX_ROWS:
-        raise DlmError(f"the row range {rows} is not within 1 to {_MAX_ROWS}")
+    if rows is not None and not 1 <= rows[0] <= rows[1] <= MAX_ROWS:
+        raise DlmError(f"the row range {rows} is not within 1 to {MAX_ROWS}")
     if profile == "published":
         return published_case(seed, index, rows, stress=stress)
     return _pocket_case(seed, index, rows or (STRESS_ROWS if stress else REGULAR_ROWS))

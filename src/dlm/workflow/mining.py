@@ -359,7 +359,8 @@ def _cases(plan: _Plan) -> dict[str, Case]:
     found = [case for name in document.header.evals for case in read_suite(document, folder, name).cases]
     for suite in document.header.evals.values():
         if suite.task is not None:
-            found += [case for split in ("train", "stress_train") for case in task_cases(suite.task, split)]
+            splits = ("train", "stress_train")
+            found += [case for split in splits for case in task_cases(suite.task, split, rows=suite.rows)]
     return {case.prompt: case for case in found if case.prompt in asked}
 
 

@@ -76,7 +76,7 @@ def _of_suite(document: Document, folder: Path, name: str, grader: str | None) -
     stated = document.header.evals[name]
     split = "stress_train" if suite.stress else "train"
     if stated.task is not None:
-        cases = task_cases(stated.task, split)
+        cases = task_cases(stated.task, split, rows=stated.rows)
     else:
         cases = read_cases(folder / str(stated.cases), split)
     budget = None
