@@ -20,7 +20,7 @@ evals:
     split: stress_heldout
     rows: 54
     grader: spreadsheet:published
-  # the same under a budget that twelve of forty references fit, much as in the published study
+  # the same under a budget that eleven of forty references fit, much as in the published study
   stress-starving:
     task: spreadsheet
     split: stress_heldout

@@ -11,7 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import PRIMARY, PUBLISHED, STRICT, Answer, Cell, Study, answers, flag_share, training_seconds
+from measures import (
+    GREEDY,
+    PRIMARY,
+    PUBLISHED,
+    STRICT,
+    Answer,
+    Cell,
+    Study,
+    answers,
+    answers_longer,
+    flag_share,
+    training_seconds,
+)
 
 from dlm.cli.svg_chart import ChartCurve, svg_chart
 from dlm.stats import Estimate
@@ -59,27 +71,45 @@ svg { background: #fff; font-family: system-ui, sans-serif; }
 Lines = Iterable[str]
 
 
-def write_longer(results: Path, path: Path) -> Path:
-    """Write the report of the comparison on tables of 54 rows."""
-    path.write_text("", encoding="utf-8")
-    return path
-
-
 def write_report(results: Path, path: Path) -> Path:
     """Write the report and the curves beside it; returns the report's path."""
     study = Study.read(results)
     pieces = chain(
-        _head(study, answers(study)),
+        _head(study, answers(study), "Row preservation: what came out", "study.py"),
         _conclusions(path.parent / "CONCLUSIONS.md"),
         _comparison(study),
         _side_by_side(study),
         _everything(study),
         _lost(study),
-        _ceilings(study),
+        _ceilings(study, "sheets.dlm"),
         _audit(study),
-        _gate(study),
+        _gate(study, "sheets.dlm"),
         _cost(study),
         _curves(study, path.parent / "curves"),
+    )
+    path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return path
+
+
+def write_longer(results: Path, path: Path) -> Path:
+    """Write the report of the comparison on tables of 54 rows, the curves beside it; returns its path."""
+    study = Study.read(results)
+    pieces = chain(
+        _head(
+            study,
+            answers_longer(study),
+            "Row preservation where the base fails: 54 rows",
+            "study.py --longer",
+        ),
+        _conclusions(path.parent / "LONGER-CONCLUSIONS.md"),
+        _comparison(study),
+        _everything(study),
+        _lost(study),
+        _ceilings(study, "longer.dlm"),
+        _audit(study),
+        _gate(study, "longer.dlm"),
+        _cost(study),
+        _curves(study, path.parent / "curves-longer"),
     )
     path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return path
@@ -109,7 +139,7 @@ def _present(study: Study) -> list[str]:
     return [arm for arm in ARMS if study.arms.get(arm)]
 
 
-def _head(study: Study, found: Sequence[Answer]) -> Lines:
+def _head(study: Study, found: Sequence[Answer], title: str, script: str) -> Lines:
     cells = [study.base, *(cell for seeds in study.arms.values() for cell in seeds.values())]
     places = {
         f"{cell['machine']['processor']}, {cell['machine']['cores']} cores, one thread a run. "
@@ -117,9 +147,9 @@ def _head(study: Study, found: Sequence[Answer]) -> Lines:
         for cell in cells
     }
     graded = {cell.get("graded", cell).get("commit", "") for cell in cells}
-    yield "# Row preservation: what came out"
+    yield f"# {title}"
     yield ""
-    yield "Written by `python study.py`; the questions, arms and measures are those of [PROTOCOL.md](PROTOCOL.md), fixed before the runs."
+    yield f"Written by `python {script}`; the questions, arms and measures are those of [PROTOCOL.md](PROTOCOL.md), fixed before the runs."
     yield f"Machine{'s' if len(places) > 1 else ''}: {'; '.join(sorted(places))}."
     yield f"Answers graded and gates asked by the code of {', '.join(sorted(commit or 'a commit not recorded' for commit in graded))}."
     yield "Intervals are 95 %, by a bootstrap over cases; differences to the base are paired over cases. They speak of other cases, not of other seeds:"
@@ -155,7 +185,7 @@ def _comparison(study: Study) -> Lines:
                     "" if arm == "base" else f"{seed}" if seed > 0 else "**mean**",
                     _number(study.mean(cells, PRIMARY)),
                     "" if arm == "base" else _change(study.gain(cells, PRIMARY)),
-                    _number(study.mean(cells, ("stress", "greedy", STRICT, "data_preservation"))),
+                    _number(study.mean(cells, GREEDY)),
                     *(
                         f"{study.mean(cells, ('stress', 'sampled', STRICT, metric)).value:.4f}"
                         for metric in ("row_precision", "unit_consistency", "passed")
@@ -325,10 +355,10 @@ def _lost(study: Study) -> Lines:
     )
 
 
-def _ceilings(study: Study) -> Lines:
+def _ceilings(study: Study, document: str) -> Lines:
     yield "## Gold ceilings"
     yield ""
-    yield "The references themselves under each suite's token budget (`dlm eval sheets.dlm --gold`)."
+    yield f"The references themselves under each suite's token budget (`dlm eval {document} --gold`)."
     yield ""
     rows = [
         (
@@ -355,10 +385,10 @@ def _audit(study: Study) -> Lines:
     yield "" if findings else "No dpo run yet.\n"
 
 
-def _gate(study: Study) -> Lines:
+def _gate(study: Study, document: str) -> Lines:
     yield "## The gate, by run"
     yield ""
-    yield "`dlm gate sheets.dlm --candidate V --baseline base`, the usual conditions (`gate: {}`), one greedy answer a case."
+    yield f"`dlm gate {document} --candidate V --baseline base`, the usual conditions (`gate: {{}}`), one greedy answer a case."
     yield ""
     found = [(arm, seed, cell["gate"]) for arm in _present(study) for seed, cell in study.arms[arm].items()]
     yield from _table(
@@ -441,7 +471,7 @@ def _curves(study: Study, folder: Path) -> Lines:
                 last = ", ".join(f"{curve.label} ends at {curve.values[-1]:.4g}" for curve in curves)
                 yield f"{title}{', second run' if number else ''} (orange, blue, violet: seeds 1, 2, 3; {last})"
                 yield ""
-                yield f"![{title} of {arm}](curves/{name})"
+                yield f"![{title} of {arm}]({folder.name}/{name})"
                 yield ""
 
 

@@ -5,14 +5,29 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dlm.document import load
 from dlm.evaluation import read_suite, suite_names
+from dlm.tasks import spreadsheet
 from dlm.workflow.gating import read_gate
 
 FOLDER = Path(__file__).parents[2] / "examples" / "spreadsheet"
+
+
+@pytest.fixture(autouse=True)
+def _beside_each_other(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Its modules import each other as those of a script do; under these names nobody else shall find them."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    for name in ("data", "lost", "measures", "report"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    yield
+    for name in ("data", "lost", "measures", "report"):
+        sys.modules.pop(name, None)
 
 
 def _module(name: str) -> Any:
@@ -25,8 +40,8 @@ def _module(name: str) -> Any:
     return module
 
 
-def _study(arms: dict[str, list[float]], **others: dict[str, float]) -> Any:
-    """The study's answers by sentence where an arm's seeds keep these shares of rows, the base .98; `others` are of arms: gains of
+def _study(arms: dict[str, list[float]], *, longer: bool = False, **others: dict[str, float]) -> Any:
+    """The study's answers by sentence (those on tables of 54 rows where `longer`) where an arm's seeds keep these shares of rows, the base .98; `others` are of arms: gains of
     further measures.
     """
     measures = _module("measures")
@@ -62,7 +77,8 @@ def _study(arms: dict[str, list[float]], **others: dict[str, float]) -> Any:
         for arm, seeds in arms.items()
     }
     study = measures.Study(cell(0.98, {}), cells)
-    return {answer.sentence: answer.word for answer in measures.answers(study)}
+    found = measures.answers_longer(study) if longer else measures.answers(study)
+    return {answer.sentence: answer.word for answer in found}
 
 
 WORKS, SAME, WORSE = [0.995] * 3, [0.98] * 3, [0.97] * 3
@@ -129,6 +145,26 @@ def test_sentences_that_wait_or_cannot_tell() -> None:
     assert _study(whole)[blind] == "could not be told"  # it did not raise even what it was rewarded for
     assert _study(whole, rft_published={"score": 0.1})[blind] == "no"
     assert _study(whole, rft_published={"score": 0.1, "row_precision": -0.1})[blind] == "yes"
+
+
+def test_tables_of_54_rows() -> None:
+    study = _module("study")
+    assert set(study.AT_54_ROWS.cells) == {
+        "base",
+        *(f"{arm}-{seed}" for arm in _module("measures").LONGER for seed in (1, 2, 3)),
+    }
+    document = load(FOLDER / "longer.dlm")
+    trained = {case.prompt for case in spreadsheet.of_split("stress_train", rows=54)}
+    for name in suite_names(document):
+        suite = read_suite(document, FOLDER, name)
+        cases = study.AT_54_ROWS.cases(name.removesuffix("-published"))
+        assert [case.prompt for case in suite.cases] == [case.prompt for case in cases], name
+        assert not trained & {case.prompt for case in cases}
+        assert {len(case.rows) for case in cases} == {54} or not suite.stress
+    found = _study({"rft": WORKS, "sft-stress": WORSE, "dpo": WORSE}, longer=True)
+    assert list(found.values()) == ["yes", "yes", "no", "no", "no", "no", "yes", "yes"]
+    found = _study({"rft": WORKS}, longer=True, rft={"row_precision": -0.01})
+    assert list(found.values())[:3] == ["no", "yes", "not run"]  # the price is asked beside what counts
 
 
 def test_a_resumed_run_is_taken_at_its_time_by_the_clock() -> None:

@@ -1,0 +1,45 @@
+"""Suites as the header states them: how long the tables of a generated one are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlm.document import Document, parse
+from dlm.errors import DlmError, UsageError
+from dlm.evaluation import read_suite
+from dlm.workflow.rewards import read_rewards
+
+HEADER = """---
+dlm_id: 01KAYR5V3QJ8W2N4T6Y0E9C7BD
+dlm_version: 15
+base_model: pocket
+evals:
+  long: {SUITE}
+---
+"""
+
+
+def _document(suite: str) -> Document:
+    return parse(HEADER.replace("SUITE", suite))
+
+
+def test_rows_are_those_of_each_table_and_of_its_training_split_too(tmp_path: Path) -> None:
+    document = _document("task: spreadsheet, split: stress_heldout, rows: 17, n: 3")
+    suite = read_suite(document, tmp_path, "long")
+    assert [(case.reference or "").count("\n") for case in suite.cases] == [17, 17, 17]
+    rewards = read_rewards(document, tmp_path, [], "long", None)
+    assert {(prompt.reference or "").count("\n") for prompt in rewards.prompts} == {17}
+    assert not {prompt.text for prompt in rewards.prompts} & {case.prompt for case in suite.cases}
+
+
+def test_cases_of_a_file_have_no_rows_to_set(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"evals.long.rows: cases of a file are as they stand"):
+        read_suite(_document("cases: cases.jsonl, rows: 5"), tmp_path, "long")
+
+
+@pytest.mark.parametrize("rows", [0, 201])
+def test_more_rows_than_can_be_made_are_refused_in_the_header(rows: int) -> None:
+    with pytest.raises(DlmError, match="rows"):
+        _document(f"task: spreadsheet, rows: {rows}")
