@@ -16,7 +16,7 @@ from dlm.document import load
 from dlm.errors import ConsentError, ContextLengthError, GateError, GradingError, UsageError
 from dlm.evaluation import ReferenceScore
 from dlm.store import EvalResult, Home, Store
-from dlm.workflow import evaluation_run
+from dlm.workflow import evaluation_run, gating
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, foresee, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
@@ -386,7 +386,9 @@ def test_a_gate_judges_by_answers_that_were_made_as_it_makes_them(make_document:
     assert _ask(document, evaluate=False).asked.runs["words"] == runs
 
 
-def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(make_document: Make) -> None:
+def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(
+    make_document: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     document = _gated(make_document, "words.score >= 0")
     assert _ask(document).asked.result.verdict == "pass"
     text = document.read_text()
@@ -398,6 +400,10 @@ def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(make_d
     with _opened(document) as store, pytest.raises(GateError, match="changed since"):
         require_pass(store, load(document), document, "v0001")
     _write_cases(document, CASES)
+    with monkeypatch.context() as later:
+        later.setattr(gating, "_RULES", 3)
+        with _opened(document) as store, pytest.raises(GateError, match="rules of judging changed since"):
+            require_pass(store, load(document), document, "v0001")
     train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), _TrainView())  # type: ignore[arg-type]
     with _opened(document) as store:
         store.versions.promote("v0002", "forced")

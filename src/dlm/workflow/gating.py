@@ -13,7 +13,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from dlm.document import Document
 from dlm.errors import GateError, UsageError
@@ -44,6 +44,9 @@ __all__ = [
     "require_pass",
 ]
 
+# Raised whenever a condition comes to mean something else: a pass under older rules lets nothing through.
+_RULES: Final = 2  # one greedy answer a case, within each suite's own budget
+
 
 @dataclass(frozen=True)
 class Gating:
@@ -73,14 +76,14 @@ class Asked:
 
 
 def gate_hash(document: Document, folder: Path) -> str:
-    """64 hex digits over all that decides what a verdict means: the gate, the suites, the probes, the files they name.
+    """64 hex digits over all that decides what a verdict means: our rules, the gate, the suites, the probes, the files they name.
 
     Raises:
         UsageError: a suite's grader cannot be read.
     """
     header = document.header
     gate = [] if header.gate is None else list(header.gate.conditions)
-    evals = {name: suite.model_dump(mode="json") for name, suite in header.evals.items()}
+    evals = {name: suite.model_dump(mode="json", exclude_none=True) for name, suite in header.evals.items()}
     probes = [
         [question.prompt, question.answer]
         for section in document.sections
@@ -90,7 +93,7 @@ def gate_hash(document: Document, folder: Path) -> str:
     named = [one.cases for one in header.evals.values() if one.cases]
     named += [file for one in header.evals.values() if one.grader for file in parse_grader(one.grader).files]
     files = {name: _digest(folder / name) for name in named}
-    content = ["gate", gate, evals, probes, files, header.system_prompt]
+    content = ["gate", _RULES, gate, evals, probes, files, header.system_prompt]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -203,7 +206,7 @@ def require_pass(store: Store, document: Document, path: Path, version: str) -> 
     current = store.versions.current_name()
     if newest.gate_hash != now:
         raise GateError(
-            f"the gate or its suites changed since {version} was judged",
+            f"the gate, its suites or the rules of judging changed since {version} was judged",
             found=f"{newest.verdict} on {newest.at[:10]}",
             next_step=ask,
         )
