@@ -12,7 +12,7 @@ from .test_schemas import validate
 
 EVALS = (
     "evals:\n  tables:\n    task: spreadsheet\n    n: 2\n  stress:\n    task: spreadsheet\n    split: stress_heldout\n"
-    "    n: 1\n    max_new_tokens: 100\ngate:\n  conditions:\n    - tables.score >= 0.5\n    - stress.data_preservation >= 0.85\n"
+    "    n: 1\n    max_new_tokens: 100\ngate:\n  conditions:\n    - best of tables.score, tables.pass_rate>=0.5\n    - stress.data_preservation >= 0.85\n"
     "    - tables.row_precision >= base - 1\n"
 )
 RUBRIC = "def grade(sample, item):\n    return float(sample['output_text'] == item['reference'])\n"
@@ -61,6 +61,7 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
     text = dlm("gate", str(gated), expect=3).stdout
     assert "greedy, one a case, at most tokens: 256 in tables, 100 in stress" in text
     assert "raise the suite's max_new_tokens" in text
+    assert "PASS         best of 2 >= 0.5: tables.score" in text  # however it was spaced
     assert text.startswith("v0001 against base: UNREACHABLE\n")
     assert "no failure of the model" in text
     refused = dlm("promote", str(gated), "v0001", expect=3).stderr

@@ -149,7 +149,7 @@ def _condition(one: ConditionResult) -> str:
     text = one.text.partition(" if unreachable ")[0]
     if not text.startswith("best of "):
         return text
-    names, relation, bound = re.split(r" (>=|<=|>|<) ", text.removeprefix("best of "), maxsplit=1)
+    names, relation, bound = re.split(r"\s*(>=|<=|>|<)\s*", text.removeprefix("best of "), maxsplit=1)
     return f"best of {names.count(',') + 1} {relation} {bound}: {one.metric}"
 
 
