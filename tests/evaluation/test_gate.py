@@ -95,6 +95,13 @@ def test_conditions(text, status):
     assert one.text == text
 
 
+def test_the_best_of_several_is_the_one_nearest_to_what_is_asked():
+    sides = {"candidate": {"tables": BETTER}}  # tokens 10, score .6
+    for relation, bound, best in ((">=", 0.7, "tokens"), ("<=", 20, "score"), ("<=", 0.5, "score")):
+        one, _ = ask(f"best of tables.score, tables.tokens {relation} {bound}", **sides)
+        assert one.metric == f"tables.{best}", one
+
+
 def test_a_regression_that_is_sure_and_one_that_is_not():
     worse = summary(score=[0.4] * 10)
     swing = summary(score=[0.0, 1.0] * 5)
@@ -226,7 +233,8 @@ def test_the_held_out_supervised_loss():
 @pytest.mark.parametrize(
     "text",
     ["", "tables.score", "tables.score >= high", "tables.score => 1", "score >= 1", "no regression on", "improves a b",
-     "baseline tables.score >= base", "tables.score >= base * 2", "no regression on tables.score within"],
+     "baseline tables.score >= base", "baseline no regression on tables.score", "baseline improves tables.score",
+     "tables.score >= base * 2", "no regression on tables.score within"],
 )  # fmt: skip
 def test_what_is_no_condition(text):
     with pytest.raises(UsageError):

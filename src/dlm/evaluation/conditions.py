@@ -98,6 +98,8 @@ def parse_condition(text: str, suites: Sequence[str]) -> Condition:
     otherwise = parse_condition(rest, suites) if found else None
     of_baseline = first.startswith("baseline ")
     body = first.removeprefix("baseline ")
+    if of_baseline and body.startswith(("no regression on ", "improves ")):
+        raise UsageError("a condition on the baseline compares with a number", found=repr(text))
     if body.startswith("no regression on "):
         match = _NO_REGRESSION.fullmatch(body)
         if match is None:
