@@ -410,6 +410,11 @@ def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(
         with pytest.raises(GateError, match="v0002 is current now"):
             require_pass(store, load(document), document, "v0001")
     assert _ask(document, candidate="v0001").gating.baseline_name == "v0002"
+    runs = len(_opened(document).runs.list())
+    with pytest.raises(GateError, match="a pass against base makes nothing current: v0002 is current now"):
+        _ask(document, candidate="v0001", baseline="base", promote=True)
+    assert len(_opened(document).runs.list()) == runs  # told before anything is answered
+    assert _ask(document, candidate="v0001", promote=True).current
 
 
 def test_a_failure_keeps_the_version_and_needs_force_and_a_reason(make_document: Make) -> None:

@@ -24,7 +24,7 @@ from dlm.evaluation import (
 )
 from dlm.store import Home, Store
 from dlm.workflow.gate_evidence import BASE, baseline_summary
-from dlm.workflow.gating import Asked, Gating, ask_gate, plan_gate, read_gate
+from dlm.workflow.gating import Asked, Gating, ask_gate, plan_gate, read_gate, require_current_baseline
 
 if TYPE_CHECKING:
     from dlm.workflow.evaluating import EvalView
@@ -59,11 +59,14 @@ def gate(path: Path, options: GateOptions, view: EvalView) -> Judged:
 
     Raises:
         UsageError: no gate, no version, a condition that cannot be read.
+        GateError: a pass is to promote the candidate, and the baseline is not what is current.
         DlmError: as `evaluate`.
     """
     document = load(path)
     with _store(path, document.header.dlm_id) as store:
         gating = plan_gate(document, path, store, options.candidate, options.baseline)
+        if options.promote:
+            require_current_baseline(store, gating)
     if options.evaluate and gating.suites:
         from dlm.workflow.evaluating import EvalOptions, evaluate  # torch: not for a verdict on what is known
 

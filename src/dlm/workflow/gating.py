@@ -41,6 +41,7 @@ __all__ = [
     "gate_hash",
     "plan_gate",
     "read_gate",
+    "require_current_baseline",
     "require_pass",
 ]
 
@@ -203,7 +204,6 @@ def require_pass(store: Store, document: Document, path: Path, version: str) -> 
             next_step=f"{ask}, or {force}",
         )
     newest = found[-1]
-    current = store.versions.current_name()
     if newest.gate_hash != now:
         raise GateError(
             f"the gate, its suites or the rules of judging changed since {version} was judged",
@@ -216,12 +216,28 @@ def require_pass(store: Store, document: Document, path: Path, version: str) -> 
             found=f"{newest.verdict} against {newest.baseline} on {newest.at[:10]}",
             next_step=f"{ask} shows why; {force} makes it current all the same",
         )
-    if current not in (None, version, newest.baseline):
+    current = store.versions.current_name() or BASE
+    if current not in (version, newest.baseline):
         raise GateError(
             f"{version} was compared with {newest.baseline}, and {current} is current now",
             next_step=f"{ask} --baseline {current}",
         )
     return newest
+
+
+def require_current_baseline(store: Store, gating: Gating) -> None:
+    """See that a pass of this gate may promote: that it compares with what is current, which is the base where nothing is.
+
+    Raises:
+        GateError: it compares with something else; one that is easier to beat must not open the gate.
+    """
+    current, candidate = store.versions.current_name() or BASE, gating.candidate.name
+    if current not in (candidate, gating.baseline_name):
+        raise GateError(
+            f"a pass against {gating.baseline_name} makes nothing current: {current} is current now",
+            expected=f"--baseline {current}, or the gate without --promote",
+            next_step=shlex.join(["dlm", "gate", str(gating.path), "--candidate", candidate, "--promote"]),
+        )
 
 
 def _candidate(store: Store, path: Path, name: str | None) -> Version:
