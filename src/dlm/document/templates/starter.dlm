@@ -92,13 +92,13 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 #     validation_prompts: 32         # most prompts held out
 #     max_grader_error_share: 0.1    # of the answers; above it the run stops
 
-# Read and checked, for commands that this version of dlm does not have yet:
+# judge: sway                        # who scores sampled answers for dlm preference mine
+# evals:                             # suites of cases that versions are proven on: dlm eval
+#   tables: {task: spreadsheet, seed: 200, n: 50, split: heldout, grader: spreadsheet, max_new_tokens: 512}
+# gate:                              # with it, a version becomes current when it holds these conditions: dlm gate
+#   conditions: []                   # [] = the usual ones for the suites and probes; or lines: tables.score >= base
+# Read and checked; it has no settings yet:
 # export: {}
-# judge: sway                        # who scores sampled answers
-# evals:                             # suites of cases to measure versions with
-#   tables: {task: spreadsheet, seed: 1, n: 50, split: test, grader: spreadsheet, max_new_tokens: 512}
-# gate:                              # a version of a document with a gate is kept, but not made current by itself
-#   conditions: []
 ---
 
 This text stands before the first section, so it is prose: the model learns to write on in this manner. A line
