@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pytest
+
 from dlm.document import new_document, parse
+from dlm.errors import UsageError
 from dlm.evaluation import parse_condition, read_suite
+from dlm.workflow.gating import read_gate
 
 
 def test_the_suite_of_a_new_document_is_one_that_there_is() -> None:
@@ -20,3 +25,27 @@ def test_the_suite_of_a_new_document_is_one_that_there_is() -> None:
     shown = re.search(r"or lines: (.*)", text)
     assert shown
     assert parse_condition(shown[1], ("tables",)).relative
+
+
+def test_what_a_file_holds_to_train_on_proves_no_version(tmp_path: Path) -> None:
+    """A suite of a file without a split would ask the gate about the very cases that `--phase rft` trains on."""
+    lines = [{"prompt": f"q{n}", "reference": "r", **({"split": split} if split else {})}
+             for n, split in enumerate(("train", "hard_train", "heldout", None))]  # fmt: skip
+    (tmp_path / "cases.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
+    head = (
+        "---\ndlm_id: 01HZX4TGZ5W2G9JXQ9A6T3K4VB\nbase_model: pocket\nevals:\n  {}\ngate: {{}}\n---\ntext\n"
+    )
+    suite = "  drill: {cases: cases.jsonl, split: train}"
+    document = parse(head.format("mine: {cases: cases.jsonl}\n" + suite))
+    found = read_suite(document, tmp_path, "mine")
+    assert ([case.prompt for case in found.cases], found.practice) == (["q2", "q3"], False)
+    watched = read_suite(document, tmp_path, "drill")
+    assert ([case.prompt for case in watched.cases], watched.practice) == (["q0"], True)
+    conditions, suites = read_gate(document, tmp_path / "a.dlm")
+    assert [one.text for one in conditions] == ["no regression on mine.score"]
+    assert [one.name for one in suites] == ["mine"]
+    (tmp_path / "cases.jsonl").write_text(json.dumps(lines[0]), encoding="utf-8")
+    with pytest.raises(UsageError, match="every case of the file is there to be trained on"):
+        read_suite(document, tmp_path, "mine")

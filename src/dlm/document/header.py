@@ -141,7 +141,7 @@ class Evaluation(BaseModel):
         None, ge=0, lt=2**63, description="seed of the generated cases; unset = the split's own"
     )
     n: int | None = Field(
-        None, ge=1, description="number of cases; unset = the task's own, or the whole file"
+        None, ge=1, description="number of cases; unset = the task's own, or all of the file's"
     )
     rows: int | None = Field(
         None,
@@ -150,7 +150,9 @@ class Evaluation(BaseModel):
         description="source rows of each generated table, of its training split too; unset = the split's own",
     )
     split: str | None = Field(
-        None, min_length=1, description="which split of the cases; unset = held-out cases, or the whole file"
+        None,
+        min_length=1,
+        description="which split of the cases; unset = held-out cases; of a file, all but its training cases",
     )
     grader: str | None = Field(
         None, min_length=1, description="grader; unset = the task's own, or text_similarity for a file"

@@ -1,7 +1,7 @@
 """Evaluation suites: the cases that versions are proven on, the grader that reads the answers, the token budget.
 
 A document's `evals` names them; its probes (`### Q !probe`) are one more, `probes`, without being named. Cases of a suite
-are never trained on.
+are never trained on, but for a suite that names a training split: that one is watched, and proves nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from typing import Final
 
 from dlm.document import Document
 from dlm.errors import UsageError
-from dlm.grading import Case, GraderSpec, cases_hash, grader_of_task, parse_grader, read_cases, task_cases
+from dlm.grading import (
+    Case,
+    GraderSpec,
+    cases_hash,
+    grader_of_task,
+    is_training_split,
+    parse_grader,
+    read_cases,
+    task_cases,
+)
 
 __all__ = ["PROBES", "Suite", "read_suite", "suite_names"]
 
@@ -23,8 +32,8 @@ _OF_PROBES: Final = "text_similarity"  # a reference in a person's words is one 
 
 @dataclass(frozen=True)
 class Suite:
-    """One suite, read. `stress`: its tables are long and all of their rows real; `max_new_tokens` None: as the references
-    need."""
+    """One suite, read. `stress`: its tables are long; `practice`: its cases are there to be trained on; `max_new_tokens` None:
+    as the references need."""
 
     name: str
     cases: tuple[Case, ...]
@@ -33,6 +42,7 @@ class Suite:
     max_new_tokens: int | None = None
     task: str | None = None
     stress: bool = False
+    practice: bool = False
 
     @property
     def identity(self) -> dict[str, str | float | int | None]:
@@ -88,7 +98,7 @@ def read_suite(document: Document, folder: Path, name: str) -> Suite:
                 raise UsageError(
                     f"evals.{name}.{knob}: cases of a file are as they stand", next_step="leave it out"
                 )
-        cases = read_cases(folder / str(stated.cases), stated.split, count=stated.n)
+        cases = read_cases(folder / str(stated.cases), stated.split, count=stated.n, to_prove=True)
         grader = stated.grader or _OF_PROBES
     keys = [case.key for case in cases]
     twice = (
@@ -106,6 +116,7 @@ def read_suite(document: Document, folder: Path, name: str) -> Suite:
         stated.max_new_tokens,
         stated.task,
         stress=bool(stated.task and stated.split and stated.split.startswith("stress")),
+        practice=is_training_split(stated.split or ""),
     )
 
 

@@ -90,8 +90,11 @@ def task_cases(
     ]
 
 
-def read_cases(path: Path, split: str | None = None, *, count: int | None = None) -> list[Case]:
-    """The cases of a file in their order: those of one split where it is given, at most `count` of them.
+def read_cases(
+    path: Path, split: str | None = None, *, count: int | None = None, to_prove: bool = False
+) -> list[Case]:
+    """The cases of a file in their order: those of one split where it is given, at most `count` of them. `to_prove`: without
+    a split, those that are not there to be trained on.
 
     Raises:
         UsageError: the file cannot be read, or has no such case.
@@ -117,7 +120,18 @@ def read_cases(path: Path, split: str | None = None, *, count: int | None = None
             found.append((own_split, case))
     if problems:
         raise DocumentError(problems, str(path), next_step="mend the lines above, then run the command again")
-    wanted = [case for own, case in found if split is None or own == split][:count]
+    wanted = (
+        [case for own, case in found if own == split]
+        if split is not None
+        else [case for own, case in found if not (to_prove and is_training_split(own or ""))]
+    )
+    if not wanted and found and split is None:
+        raise UsageError(
+            "every case of the file is there to be trained on",
+            where=str(path),
+            expected="cases of another split, or of none, to prove versions on",
+            next_step="to measure on what is trained on, name the split under evals",
+        )
     if not wanted:
         splits = sorted({own for own, _ in found if own})
         raise UsageError(
@@ -127,7 +141,7 @@ def read_cases(path: Path, split: str | None = None, *, count: int | None = None
             where=str(path),
             expected=" or ".join(splits) if splits and split else f"JSON lines, each {_SHAPE}",
         )
-    return wanted
+    return wanted[:count]
 
 
 def _case_of(line: str, place: str) -> tuple[str, Case | None, str | None]:

@@ -277,7 +277,8 @@ def _baseline(store: Store, candidate: Version, name: str | None) -> Version | N
 
 
 def _defaults(document: Document, path: Path, names: Sequence[str], validation: bool) -> list[str]:
-    suites = [read_suite(document, path.parent, name) for name in names]
+    every = [read_suite(document, path.parent, name) for name in names]
+    suites = [suite for suite in every if not suite.practice]  # what was trained on proves nothing
     tables = [
         suite for suite in suites if suite.grader.text.startswith("spreadsheet:") and suite.name != PROBES
     ]

@@ -115,20 +115,9 @@ def _proving(document: Document, folder: Path) -> dict[str, Collection[str]]:
         if stated is not None and is_training_split(stated.split or ""):  # watched, not proven on
             continue
         cases = read_suite(document, folder, name).cases
-        if stated is not None and stated.cases is not None and stated.split is None:
-            marked = {case.prompt for case in _marked_train(folder / stated.cases)}
-            cases = tuple(case for case in cases if case.prompt not in marked)
         what = "the document's probes" if name == PROBES else f"the cases of the suite {name}"
         proving[what] = [case.prompt for case in cases]
     return proving
-
-
-def _marked_train(path: Path) -> list[Case]:
-    """The cases of a file that are marked as training cases; none where none is."""
-    try:
-        return read_cases(path, "train")
-    except UsageError:
-        return []
 
 
 def _prompt(case: Case) -> Prompt:
