@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,17 @@ from click.testing import CliRunner
 
 from dlm.cli.main import app
 from dlm.document import load
-from dlm.errors import ConsentError, ContextLengthError, GateError, GradingError, UsageError
+from dlm.errors import (
+    ConsentError,
+    ContextLengthError,
+    GateError,
+    GradingError,
+    InterruptedRunError,
+    UsageError,
+)
 from dlm.evaluation import ReferenceScore
+from dlm.grading import Grade, GradeItem
+from dlm.grading.text import TextSimilarity
 from dlm.store import EvalResult, Home, Store
 from dlm.workflow import evaluation_run, gating
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
@@ -240,12 +251,35 @@ def test_a_python_grader_needs_consent_and_may_fail_now_and_then(make_document: 
     assert report.summary.value("score") == 0.5
     assert report.summary.means["score"].n == 7
     rubric.write_text(GRADER.format(bad="True"))
-    with pytest.raises(GradingError, match="failed on 8 of 8"):
+    with pytest.raises(GradingError, match="failed on 2 of 2"):  # of eight, the first that is too many
         _evaluate(document, allowed_errors=0.2)  # other code: another run
     with _opened(document) as store:
         failed = store.runs.list()[-1]
         assert (failed.status, failed.message[:18]) == ("failed", "the grader failed ")
-        assert len(store.evaluations.results(failed.id)) == 8
+        assert len(store.evaluations.results(failed.id)) == 2
+
+
+def test_a_stop_waits_for_one_answer_to_be_graded_and_not_for_a_block(
+    document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grader may take ten seconds for each of 64 answers."""
+    graded: list[str] = []
+    grade = TextSimilarity.grade
+
+    def slow(self: TextSimilarity, items: Sequence[GradeItem]) -> list[Grade]:
+        if items[0].output != items[0].reference:  # and not the gold ceiling
+            graded.extend(item.prompt for item in items)
+            if len(graded) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+        return grade(self, items)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TextSimilarity, "grade", slow)
+        with pytest.raises(InterruptedRunError, match="after 0 of 8 answers"):
+            _evaluate(document, max_new_tokens=200)
+    assert graded == [case["prompt"] for case in CASES[:3]]
+    [report] = _evaluate(document, max_new_tokens=200)
+    assert (report.run_id, report.summary.answers) == (1, 8)
 
 
 def test_what_cannot_be_evaluated(document: Path, make_document: Make) -> None:

@@ -31,7 +31,7 @@ from dlm.evaluation import (
     plain_means,
     summarise,
 )
-from dlm.grading import Case, ErrorTally, Grader, make_grader
+from dlm.grading import Case, ErrorTally, Grade, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.store import EvalResult, Run, RunSpec, Store, Version
 from dlm.workflow.evaluation_options import EvalOptions, EvalReport, EvalView
@@ -212,11 +212,8 @@ class SuiteRun:
             self._heed_stop(run, f"after {counted} of {len(rows)} answers")
             asking = [row for row in block if row.index not in too_long]
             answers = self._sample(asking, settings)
-            grades = grader.grade(
-                [
-                    row.case.item(answer.text, truncated=answer.finish_reason == "length")
-                    for row, answer in zip(asking, answers, strict=True)
-                ]
+            grades = self._grade(
+                run, grader, tally, asking, answers, f"after {counted} of {len(rows)} answers"
             )
             made = [
                 case_result(
@@ -228,7 +225,7 @@ class SuiteRun:
                     finish_reason=answer.finish_reason,
                     n_tokens=len(answer.ids),
                 )
-                for row, answer, grade in zip(asking, answers, grades, strict=True)
+                for row, answer, grade in zip(asking, answers, grades, strict=False)
             ]
             made += [
                 case_not_asked(row.case, row.index, too_long[row.index], repeat=row.repeat)
@@ -237,13 +234,40 @@ class SuiteRun:
             ]
             self.store.evaluations.record(run.id, made)
             results += made
-            counted += len(block)
+            counted += len(made)
             if means := _running_means(results):
                 with self.store.metrics.writer(run.id) as writer:
                     writer.log(counted, means)
             self.view.answered(self.suite.name, self.version_name, counted, len(rows))
             tally.add(grades)
+            if len(grades) < len(asking):
+                tally.check()
         tally.check()
+
+    def _grade(
+        self,
+        run: Run,
+        grader: Grader,
+        tally: ErrorTally,
+        asking: Sequence[_Asked],
+        answers: Sequence[Sample],
+        where: str,
+    ) -> list[Grade]:
+        """Grade a block's answers one by one: of a grader that hangs on each, nobody has to wait for all. Fewer grades than
+        answers where its errors are too many for the block already.
+
+        Raises:
+            InterruptedRunError: a stop was asked for; the block is asked anew.
+        """
+        grades: list[Grade] = []
+        errors, most = tally.errors, tally.allowed_share * (tally.seen + len(asking))
+        for row, answer in zip(asking, answers, strict=True):
+            self._heed_stop(run, where)
+            grades += grader.grade([row.case.item(answer.text, truncated=answer.finish_reason == "length")])
+            errors += not grades[-1].scored
+            if errors > most:
+                break
+        return grades
 
     def _sample(self, block: Sequence[_Asked], settings: Settings) -> list[Sample]:
         prompts = [self.policy.chat.prompt_ids(row.case.prompt) for row in block]
