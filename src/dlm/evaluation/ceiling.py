@@ -7,14 +7,14 @@ every model's reach, and says nothing about one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from dlm.evaluation.results import case_result
 from dlm.evaluation.suite import Suite
 from dlm.evaluation.summary import Summary, summarise
-from dlm.grading import Grader
+from dlm.grading import Grade, GradeItem
 
 __all__ = ["Ceiling", "adequate_budget", "budget_for", "gold_ceiling"]
 
@@ -51,8 +51,10 @@ def budget_for(longest: int | None) -> int:
     return max(LEAST_BUDGET, round(_ROOM * (WITHOUT_REFERENCE if longest is None else longest)))
 
 
-def gold_ceiling(suite: Suite, chat: _Tokenizes, budget: int, grader: Grader) -> Ceiling | None:
-    """Grade the references under a token budget; None where no case has one.
+def gold_ceiling(
+    suite: Suite, chat: _Tokenizes, budget: int, grade: Callable[[Sequence[GradeItem]], Sequence[Grade]]
+) -> Ceiling | None:
+    """Grade the references under a token budget, by a grader's `grade`; None where no case has one.
 
     A reference of exactly `budget` tokens, the end token counted, fits: so does an answer of the sampler's.
     """
@@ -69,16 +71,16 @@ def gold_ceiling(suite: Suite, chat: _Tokenizes, budget: int, grader: Grader) ->
     if not items:
         return None
     cases = [case for case in suite.cases if case.reference is not None]
-    graded = zip(cases, items, grader.grade(items), lengths, cut, strict=True)
+    graded = zip(cases, items, grade(items), lengths, cut, strict=True)
     results = [
         case_result(
             case,
             at,
             item.output,
-            grade,
+            found,
             finish_reason="length" if short else "stop",
             n_tokens=min(length, budget),
         )
-        for at, (case, item, grade, length, short) in enumerate(graded)
+        for at, (case, item, found, length, short) in enumerate(graded)
     ]
     return Ceiling(budget, len(results), len(results) - sum(cut), max(lengths), summarise(results))

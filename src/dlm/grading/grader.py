@@ -18,7 +18,7 @@ Three flags every grader sets: `truncated` (the token budget ended the answer), 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, runtime_checkable
@@ -212,6 +212,35 @@ class ErrorTally:
         if failed:
             self.last_message = failed[-1].message
         self.check(final=False)
+
+    def in_turn(
+        self, grader: Grader, items: Sequence[GradeItem], heed: Callable[[], None] = lambda: None
+    ) -> list[Grade]:
+        """Grade items one by one, without counting them, after `heed` for each, which may raise. Up to the error that is one
+        too many for all of them, then there are fewer grades than items: of a grader that hangs, nobody waits for more."""
+        grades: list[Grade] = []
+        errors, most = self.errors, self.allowed_share * (self.seen + len(items))
+        for item in items:
+            heed()
+            grades += grader.grade([item])
+            errors += not grades[-1].scored
+            if errors > most:
+                break
+        return grades
+
+    def all_of(
+        self, grader: Grader, items: Sequence[GradeItem], heed: Callable[[], None] = lambda: None
+    ) -> list[Grade]:
+        """Grade items as `in_turn` does, and count them.
+
+        Raises:
+            GradingError: more than the allowed share of them are errors of the grader.
+        """
+        grades = self.in_turn(grader, items, heed)
+        self.add(grades)
+        if len(grades) < len(items):
+            self.check()
+        return grades
 
     def check(self, *, final: bool = True) -> None:
         """Raise `GradingError` when the share is exceeded; `final` judges fewer than `at_least` answers, too."""

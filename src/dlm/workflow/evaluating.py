@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from dlm.bases import resolve_base
 from dlm.document import Document, load
 from dlm.errors import UsageError
 from dlm.evaluation import Ceiling, Suite, adequate_budget, gold_ceiling, read_suite, suite_names
-from dlm.grading import make_grader
+from dlm.grading import ErrorTally, make_grader
 from dlm.model import Policy, choose_device, load_policy
 from dlm.recipe import Choice
 from dlm.store import Home, Version
@@ -84,7 +85,8 @@ def ceilings(path: Path, options: EvalOptions, view: EvalView) -> dict[str, Ceil
         with closing(
             make_grader(suite.grader, folder=path.parent, pass_threshold=suite.pass_threshold)
         ) as grader:
-            found[suite.name] = gold_ceiling(suite, policy.chat, budget, grader)
+            grade = partial(ErrorTally(options.allowed_errors).all_of, grader)
+            found[suite.name] = gold_ceiling(suite, policy.chat, budget, grade)
     return found
 
 

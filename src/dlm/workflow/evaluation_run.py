@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from dlm.evaluation import (
     plain_means,
     summarise,
 )
-from dlm.grading import Case, ErrorTally, Grade, Grader, make_grader
+from dlm.grading import Case, ErrorTally, Grader, make_grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.store import EvalResult, Run, RunSpec, Store, Version
 from dlm.workflow.evaluation_options import EvalOptions, EvalReport, EvalView
@@ -142,7 +143,9 @@ class SuiteRun:
     def _keep_ceiling(self, run: Run, grader: Grader, facts: Mapping[str, Any]) -> None:
         if self.store.runs.events(run.id, CEILING):
             return
-        found = gold_ceiling(self.suite, self.policy.chat, facts["max_new_tokens"], grader)
+        tally = ErrorTally(self.options.allowed_errors)
+        grade = partial(tally.all_of, grader, heed=partial(self._heed_stop, run, "before the first answer"))
+        found = gold_ceiling(self.suite, self.policy.chat, facts["max_new_tokens"], grade)
         if found is not None:
             self.store.runs.event(run.id, CEILING, ceiling_data(found))
             if found.reachable < found.cases and self.suite.name not in self.warned:
@@ -209,12 +212,15 @@ class SuiteRun:
             block = rows[start : start + BLOCK]
             if all((row.index, row.repeat) in done for row in block):
                 continue
-            self._heed_stop(run, f"after {counted} of {len(rows)} answers")
+            heed = partial(self._heed_stop, run, f"after {counted} of {len(rows)} answers")
+            heed()
             asking = [row for row in block if row.index not in too_long]
             answers = self._sample(asking, settings)
-            grades = self._grade(
-                run, grader, tally, asking, answers, f"after {counted} of {len(rows)} answers"
-            )
+            items = [
+                row.case.item(answer.text, truncated=answer.finish_reason == "length")
+                for row, answer in zip(asking, answers, strict=True)
+            ]
+            grades = tally.in_turn(grader, items, heed)
             made = [
                 case_result(
                     row.case,
@@ -243,31 +249,6 @@ class SuiteRun:
             if len(grades) < len(asking):
                 tally.check()
         tally.check()
-
-    def _grade(
-        self,
-        run: Run,
-        grader: Grader,
-        tally: ErrorTally,
-        asking: Sequence[_Asked],
-        answers: Sequence[Sample],
-        where: str,
-    ) -> list[Grade]:
-        """Grade a block's answers one by one: of a grader that hangs on each, nobody has to wait for all. Fewer grades than
-        answers where its errors are too many for the block already.
-
-        Raises:
-            InterruptedRunError: a stop was asked for; the block is asked anew.
-        """
-        grades: list[Grade] = []
-        errors, most = tally.errors, tally.allowed_share * (tally.seen + len(asking))
-        for row, answer in zip(asking, answers, strict=True):
-            self._heed_stop(run, where)
-            grades += grader.grade([row.case.item(answer.text, truncated=answer.finish_reason == "length")])
-            errors += not grades[-1].scored
-            if errors > most:
-                break
-        return grades
 
     def _sample(self, block: Sequence[_Asked], settings: Settings) -> list[Sample]:
         prompts = [self.policy.chat.prompt_ids(row.case.prompt) for row in block]
