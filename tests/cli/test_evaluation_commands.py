@@ -95,6 +95,25 @@ def test_errors_of_eval_and_gate(dlm: Dlm, document: Path) -> None:
     assert "greedy" in dlm("eval", str(document), "--repeats", "2", "--temp", "0", expect=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--answers", "none/answers.jsonl"), "there is no folder none"),
+        (("--answers", "."), "it is a folder"),
+        (("--answers", "notes.dlm"), "would overwrite the document"),
+        (("--gold", "--version", "v0001"), "asks no version: --version"),
+        (("--gold", "--answers", "a.jsonl"), "asks no version: --answers"),
+        (("--gold", "--repeats", "2"), "asks no version: --repeats"),
+    ],
+)
+def test_what_eval_could_not_do_is_refused_before_anything_is_answered(
+    dlm: Dlm, document: Path, more: tuple[str, ...], told: str
+) -> None:
+    before = document.read_bytes()
+    assert told in dlm("eval", "notes.dlm", *more, expect=2).stderr
+    assert document.read_bytes() == before
+
+
 def test_grader_list(dlm: Dlm) -> None:
     data = validate(dlm.json("grader", "list"))
     assert {one["grader"].partition(":")[0] for one in data["graders"]} == {

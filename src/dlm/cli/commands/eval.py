@@ -114,6 +114,22 @@ def eval(
         raise UsageError(
             "--run-id says whose checkpoints --candidates evaluates", next_step="add --candidates"
         )
+    if gold:
+        given = {
+            "--version": versions,
+            "--candidates": candidates,
+            "--repeats": repeats > 1,
+            "--temp": temp is not None,
+            "--answers": answers_file is not None,
+            "--why": why,
+            "--again": again,
+        }
+        if unused := [name for name, value in given.items() if value]:
+            raise UsageError(
+                f"--gold grades the references and asks no version: {unused[0]} means nothing there"
+            )
+    if answers_file is not None:
+        _require_writable(document, answers_file)
     require_training("dlm eval")
     find_project(document)
     with waiting("loading the libraries …"):
@@ -203,8 +219,27 @@ def _write_answers(output: Output, document: Path, file: Path, reports: Sequence
             about = {"suite": report.suite, "version": report.version, "run_id": report.run_id}
             for result in store.evaluations.results(report.run_id):
                 lines.append(json.dumps({**about, **asdict(result)}, ensure_ascii=False))
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    try:
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise _not_writable(file, error.strerror or str(error)) from None
     output.line(f"{plural(len(lines), 'answer')} written to {file}")
+
+
+def _require_writable(document: Path, file: Path) -> None:
+    """Say before minutes of answering, and not after them, that the answers cannot be written."""
+    if file.resolve() == document.resolve():
+        raise UsageError(f"--answers {file} would overwrite the document", next_step="name another file")
+    if file.is_dir():
+        raise _not_writable(file, "it is a folder")
+    if not file.parent.is_dir():
+        raise _not_writable(file, f"there is no folder {file.parent}")
+
+
+def _not_writable(file: Path, why: str) -> UsageError:
+    return UsageError(
+        f"the answers cannot be written: {why}", where=str(file), next_step="--answers another/file.jsonl"
+    )
 
 
 def _print_counts(output: Output, summary: Summary) -> None:
