@@ -135,6 +135,15 @@ def test_grader_test(dlm: Dlm) -> None:
     assert "--outputs FILE" in dlm("grader", "test", "spreadsheet", "--against", "length:9", expect=2).stderr
 
 
+def test_grader_test_says_what_the_grader_failed_with(dlm: Dlm) -> None:
+    Path("bad.py").write_text("def grade(sample, item):\n    return item['refrence']\n", encoding="utf-8")
+    Path("one.jsonl").write_text('{"prompt": "q", "reference": "r"}\n', encoding="utf-8")
+    text = dlm("grader", "test", "python:bad.py", "--cases", "one.jsonl", expect=1).stdout
+    assert text.count("1 grader error: KeyError: 'refrence'") == 6  # five outputs, and the reference
+    data = validate(dlm.json("grader", "test", "python:bad.py", "--cases", "one.jsonl", expect=1))
+    assert data["gold"]["message"] == data["bad"][0]["message"] == "KeyError: 'refrence'"
+
+
 def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
     cases = [{"prompt": f"q{n}", "reference": f"the answer {n}"} for n in range(4)]
     Path("cases.jsonl").write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")

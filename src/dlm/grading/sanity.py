@@ -35,13 +35,15 @@ _OFF_TOPIC: Final = (
 
 @dataclass(frozen=True)
 class BadOutput:
-    """One deliberately bad output over all cases: the worst (highest) score it got, and where."""
+    """One deliberately bad output over all cases: the worst (highest) score it got, and where. `message`: of the grader's first
+    error."""
 
     name: str
     highest: float
     mean: float
     errors: int
     place: str
+    message: str = ""
 
     @property
     def ok(self) -> bool:
@@ -53,8 +55,8 @@ class BadOutput:
 class Sanity:
     """What the checks found. `gold_*` are None where no case has a reference.
 
-    gold_lowest: the least score of a reference. gold_passed: their share that passes. beaten: bad outputs that scored as
-    much as the reference of their case, as `name at place`.
+    gold_lowest: the least score of a reference. gold_passed: their share that passes. gold_message: of the grader's first error
+    on one. beaten: bad outputs that scored as much as the reference of their case, as `name at place`.
     """
 
     cases: int
@@ -63,6 +65,7 @@ class Sanity:
     gold_errors: int
     bad: tuple[BadOutput, ...]
     beaten: tuple[str, ...]
+    gold_message: str = ""
 
     @property
     def ok(self) -> bool:
@@ -100,6 +103,7 @@ def check_sanity(grader: Grader, cases: Sequence[Case]) -> Sanity:
         gold_errors=len(gold) - len(scored),
         bad=tuple(bad),
         beaten=tuple(beaten),
+        gold_message=_first_error(gold),
     )
 
 
@@ -124,7 +128,11 @@ def _worst(name: str, cases: Sequence[Case], grades: Sequence[Grade]) -> BadOutp
     scored = [(grade.score, case.place) for case, grade in zip(cases, grades, strict=True) if grade.scored]
     highest, place = max(scored, default=(0.0, ""))
     mean = sum(score for score, _ in scored) / len(scored) if scored else 0.0
-    return BadOutput(name, highest, mean, len(grades) - len(scored), place)
+    return BadOutput(name, highest, mean, len(grades) - len(scored), place, _first_error(grades))
+
+
+def _first_error(grades: Sequence[Grade]) -> str:
+    return next((grade.message for grade in grades if not grade.scored), "")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dlm.cli.output import Output, json_option, plural
 from dlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from dlm.grading import Grader, Sanity, ThresholdRow
+    from dlm.grading import BadOutput, Grader, Sanity, ThresholdRow
 
 __all__ = ["test_grader"]
 
@@ -88,14 +88,16 @@ def _print_sanity(output: Output, settled: Settled, found: Sanity) -> None:
             one.name,
             f"{one.highest:.4f}",
             f"{one.mean:.4f}",
-            _where(one.highest, one.place, one.errors),
+            _where(one),
         )
         for one in found.bad
     ]
+    if found.gold_lowest is None and found.gold_errors:
+        rows.append(("FAIL", "the reference", "–", "", _errors(found.gold_errors, found.gold_message)))
     if found.gold_lowest is not None:
         good = found.gold_passed == 1.0 and not found.gold_errors
         told = f"{found.gold_passed:.0%} pass" + (
-            f", {found.gold_errors} grader errors" if found.gold_errors else ""
+            f", {_errors(found.gold_errors, found.gold_message)}" if found.gold_errors else ""
         )
         rows.append(
             ("ok" if good else "FAIL", "the reference (lowest)", f"{found.gold_lowest:.4f}", "", told)
@@ -109,9 +111,14 @@ def _print_sanity(output: Output, settled: Settled, found: Sanity) -> None:
     output.table(("", "output", "highest", "mean", ""), rows, right=("highest", "mean"))
 
 
-def _where(highest: float, place: str, errors: int) -> str:
-    told = f"{errors} grader errors" if errors else ""
-    return f"{told} at {place}".strip() if highest >= 0.5 or errors else ""
+def _where(one: BadOutput) -> str:
+    if one.errors:
+        return _errors(one.errors, one.message)
+    return "" if one.ok else f"at {one.place}"
+
+
+def _errors(n: int, message: str) -> str:
+    return f"{plural(n, 'grader error')}: {message}"
 
 
 def _print_thresholds(output: Output, rows: list[ThresholdRow], own: float) -> None:
@@ -177,11 +184,17 @@ def _data(
                 "mean": one.mean,
                 "errors": one.errors,
                 "place": one.place,
+                "message": one.message,
                 "ok": one.ok,
             }
             for one in found.bad
         ],
-        "gold": {"lowest": found.gold_lowest, "passed": found.gold_passed, "errors": found.gold_errors},
+        "gold": {
+            "lowest": found.gold_lowest,
+            "passed": found.gold_passed,
+            "errors": found.gold_errors,
+            "message": found.gold_message,
+        },
         "beaten": list(found.beaten),
         "isolation": None if isolation is None else list(isolation),
         "thresholds": [
