@@ -132,6 +132,9 @@ def test_grader_test(dlm: Dlm) -> None:
     assert "not fit to be used yet" in text
     assert "no grader is named" in dlm("grader", "test", expect=2).stderr
     assert "no cases" in dlm("grader", "test", "length:9", expect=2).stderr
+    assert "add --document" in dlm("grader", "test", "spreadsheet", "--suite", "a", expect=2).stderr
+    split = ("--document", "notes.dlm", "--split", "train")
+    assert "leave it out" in dlm("grader", "test", "spreadsheet", *split, expect=2).stderr
     assert "--outputs FILE" in dlm("grader", "test", "spreadsheet", "--against", "length:9", expect=2).stderr
 
 

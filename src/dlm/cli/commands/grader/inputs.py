@@ -88,6 +88,10 @@ def settle(
     ]
     if len(named) > 1:
         raise UsageError(f"{' and '.join(named)} name cases, each its own", expected="one of them")
+    if suite is not None and document is None:
+        raise UsageError("--suite names a suite of a document", next_step="add --document FILE")
+    if split is not None and document is not None:
+        raise UsageError("--split is the suite's own, as the document names it", next_step="leave it out")
     folder, chosen_suite, own_threshold = Path.cwd(), None, threshold
     spec = None if grader is None else parse_grader(grader)
     if document is not None:
