@@ -55,6 +55,7 @@ def promote(
     """
     of_checkpoint = _checkpoint_asked(document, version, run_id, step)
     project = find_project(document)
+    reason = (reason or "").strip() or None
     gated = project.declares_gate and not (force and reason)
     with open_store(output, document) as store:
         before = store.versions.current_name()
