@@ -96,6 +96,29 @@ def test_errors_of_eval_and_gate(dlm: Dlm, document: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("task: spreadsheet\n    n: 2", "task: sheets", "7:5: there is no task 'sheets'"),
+        ("    n: 2", "    grader: python:gone.py", "7:5: gone.py: the grader's file is not there [suite]"),
+        (
+            "task: spreadsheet\n    n: 2",
+            "cases: gone.jsonl",
+            "7:5: gone.jsonl: cannot read the file of cases",
+        ),
+        ("task: spreadsheet\n    n: 2", "cases: bad.jsonl", "7:5: bad.jsonl:1: expected a JSON object"),
+        ("base - 1", "bases - 1", "18:7: the gate's condition cannot be read; found 'tables.row_precision"),
+        ("n: 2", "n: 3", "no problems"),
+    ],
+)
+def test_check_reads_suites_and_gate(dlm: Dlm, gated: Path, old: str, new: str, told: str) -> None:
+    text = gated.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    gated.write_text(text.replace(old, new), encoding="utf-8")
+    Path("bad.jsonl").write_text("[]\n", encoding="utf-8")
+    assert told in dlm("check", "sheets.dlm", expect=int(told != "no problems")).stdout
+
+
+@pytest.mark.parametrize(
     ("more", "told"),
     [
         (("--answers", "none/answers.jsonl"), "there is no folder none"),

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlm.errors import BaseModelError, DocumentError, Problem
+from dlm.errors import BaseModelError, DlmError, DocumentError, Problem, UsageError
 
 if TYPE_CHECKING:
     from dlm.document import Document, GatheredSources
@@ -19,10 +21,11 @@ __all__ = ["readiness"]
 
 
 def readiness(document: Document) -> tuple[list[Problem], list[Problem]]:
-    """Problems (the base or a source is not there) and warnings (files, sections or a whole document left out)."""
+    """Problems (the base or a source is not there, a suite or the gate cannot be read) and warnings (files, sections or a
+    whole document left out)."""
     from dlm.document import gather_sources  # pydantic and YAML: not for --help
 
-    problems = _of_base(document)
+    problems = [*_of_base(document), *_of_suites(document)]
     gathered: GatheredSources | None = None
     try:
         gathered = gather_sources(document)
@@ -47,6 +50,48 @@ def _of_base(document: Document) -> list[Problem]:
         place = document.places.get("base_model", (1, 1))
         return [Problem(*place, "base", message, fix[1] if fix else "")]
     return []
+
+
+def _of_suites(document: Document) -> list[Problem]:
+    """Suites and gate, read as `dlm eval` and `dlm gate` read them; no grader is run."""
+    header = document.header
+    if document.path is None or not (header.evals or header.gate):
+        return []
+    from dlm.evaluation import parse_condition, read_suite, suite_names  # numpy: not for a document without
+    from dlm.workflow.gating import read_gate
+
+    folder, names = document.path.parent, suite_names(document)
+    found: list[Problem] = []
+
+    def look(key: str, code: str, read: Callable[[], object]) -> None:
+        try:
+            read()
+        except DocumentError as error:  # lines of a file of cases
+            first = error.problems[0]
+            told = f"{error.path}:{first.line}: {first.message}"
+            found.append(Problem(*document.places.get(key, (1, 1)), code, told))
+        except DlmError as error:
+            parts = (
+                error.message,
+                error.found and f"found {error.found}",
+                error.expected and f"expected {error.expected}",
+            )
+            told = "; ".join(part for part in parts if part)
+            where = f"{error.where}: " if error.where else ""
+            found.append(Problem(*document.places.get(key, (1, 1)), code, f"{where}{told}"))
+
+    def suite(name: str) -> None:
+        for file in read_suite(document, folder, name).grader.files:
+            if not (folder / file).is_file():
+                raise UsageError("the grader's file is not there", where=str(folder / file))
+
+    for name in header.evals:
+        look(f"evals.{name}", "suite", partial(suite, name))
+    for at, text in enumerate(header.gate.conditions if header.gate else ()):
+        look(f"gate.conditions.{at}", "gate", partial(parse_condition, text, names))
+    if header.gate and not found:
+        look("gate", "gate", partial(read_gate, document, document.path))
+    return found
 
 
 def _of_adapters(document: Document) -> list[Problem]:

@@ -29,8 +29,8 @@ UNREADABLE = "unreadable"  # our own code for what is no file, or cannot be read
 def check(output: Output, documents: Sequence[Path]) -> None:
     """Find every problem in one or more documents, and what would keep them from being trained.
 
-    A base or a source that is not there is a problem; what training leaves out or refuses is a warning. Exit code 1
-    when there are problems.
+    A base or a source that is not there is a problem, and so is a suite or a gate that cannot be read; what training leaves
+    out or refuses is a warning. Exit code 1 when there are problems.
     """
     if len(documents) == 1:
         remember_document(click.get_current_context(), documents[0])
