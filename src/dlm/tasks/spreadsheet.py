@@ -98,7 +98,8 @@ _SUFFIXES = ("Supply", "Foods", "Works", "Labs", "Group", "Tools", "Media", "Pap
 
 @dataclass(frozen=True)
 class Split:
-    """One split of a profile: its seed and its usual number of cases; a stress split has long tables of real rows alone."""
+    """One split of a profile: its seed and its usual number of cases; a stress split has long tables, in the `published` profile
+    of real rows alone."""
 
     seed: int
     count: int
