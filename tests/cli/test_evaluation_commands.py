@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from dlm.cli.commands.eval import _interval as interval
+from dlm.stats import mean
+
 from .conftest import BODY, HEADER, Dlm
 from .test_schemas import validate
 
@@ -86,6 +89,11 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
         "8",
     ).stdout
     assert "with grader:length:1-5 words" in judged
+
+
+def test_one_case_has_no_interval() -> None:
+    one, two = (mean([0.73] * n) for n in (1, 2))
+    assert (interval("score", one), interval("score", two)) == ("–", "0.7300–0.7300")
 
 
 def test_errors_of_eval_and_gate(dlm: Dlm, document: Path) -> None:

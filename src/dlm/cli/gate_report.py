@@ -160,4 +160,6 @@ def _number(value: float | None) -> str:
 def _difference(one: ConditionResult) -> str:
     if one.difference is None:
         return "–"
+    if one.difference.n < 2:
+        return f"{one.difference.value:+.4f} (one case)"
     return f"{one.difference.value:+.4f} ({one.difference.low:+.4f} to {one.difference.high:+.4f})"

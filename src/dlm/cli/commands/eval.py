@@ -318,6 +318,9 @@ def _figure(name: str, value: float | None) -> str:
 
 
 def _interval(name: str, estimate: Estimate) -> str:
+    """None for one case: what another one would score, it does not say."""
+    if estimate.n < 2:
+        return "–"
     return f"{_figure(name, estimate.low)}–{_figure(name, estimate.high)}"
 
 
