@@ -67,6 +67,10 @@ def test_eval_and_gate_from_the_first_look_to_the_verdict(dlm: Dlm, gated: Path)
     assert "PASS         best of 2 >= 0.5: tables.score" in text  # however it was spaced
     assert text.startswith("v0001 against base: UNREACHABLE\n")
     assert "no failure of the model" in text
+    runs = validate(dlm.json("show", str(gated)))["runs"]
+    assert [(run["kind"], run["steps"]) for run in runs] == [
+        (run["kind"], run["planned_steps"]) for run in runs
+    ]
     refused = dlm("promote", str(gated), "v0001", expect=3).stderr
     assert "has not passed the document's gate" in refused
     dlm("promote", str(gated), "v0001", "--force", "--reason", "a look")

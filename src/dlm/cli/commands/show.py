@@ -139,10 +139,11 @@ def _store_data(store: Store, project: Project) -> dict[str, Any]:
 
 def _run_data(store: Store, run: Run, status: str) -> dict[str, Any]:
     series = store.metrics.read(
-        run.id, ["train_loss", "val_pref_acc", "full_valid_mean_reward", "learning_rate"]
+        run.id, ["train_loss", "val_pref_acc", "full_valid_mean_reward", "learning_rate", "eval/tokens"]
     )
     losses, ranked = series.get("train_loss"), series.get("val_pref_acc")
-    earned, rates = series.get("full_valid_mean_reward"), series.get("learning_rate")
+    earned = series.get("full_valid_mean_reward")
+    rates = series.get("learning_rate", series.get("eval/tokens"))  # an evaluation counts its answers
     at_end = losses is not None and len(losses) > 0
     return {
         "id": run.id,
