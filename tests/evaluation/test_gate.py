@@ -14,6 +14,7 @@ from dlm.evaluation import (
     default_conditions,
     judge,
     judge_baseline,
+    not_askable,
     out_of_reach,
     parse_condition,
     summarise,
@@ -344,6 +345,29 @@ def test_what_is_out_of_reach_is_known_before_anyone_trains():
     assert condition.text == texts[0]
     assert why.startswith(
         "stress.data_preservation needs 0.8500, and the references themselves reach 0.2500 under"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("tables.scoer >= 0.5", "there is no metric scoer in tables"),
+        ("other.score >= 0.5", "there is no suite other: name it under evals in the header"),
+        ("no regression on other.score", "there is no suite other: name it under evals in the header"),
+        ("best of tables.scoer, other.score >= 0.5", "there is no metric scoer in tables; there is no suite other: "
+         "name it under evals in the header"),
+        ("best of tables.scoer, tables.score >= 0.5", None),
+        ("tables.composite >= 0.5", None),
+        ("tables.tokens <= 50", None),
+        ("tables.rh_like_share <= 0.5", None),
+        ("stress.scoer >= 0.5", None),  # nothing is known of it
+        ("validation.sft_loss <= 2", None),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_known_before_anyone_trains(text, why):
+    suites = {"tables": SuiteEvidence(ceiling={"score": 1.0}), "stress": SuiteEvidence()}
+    assert [told for _, told in not_askable([parse_condition(text, SUITES)], suites)] == [why] * (
+        why is not None
     )
 
 

@@ -528,6 +528,9 @@ def test_the_usual_conditions_and_what_cannot_be_asked(make_document: Make) -> N
     assert [one.text for one in _ask(document).asked.result.conditions] == ["no regression on words.score"]
     with pytest.raises(UsageError, match="compared with itself"):
         _ask(document, candidate="v0001", baseline="v0001")
+    document.write_text(document.read_text().replace("gate: {}", 'gate: {conditions: ["other.score >= 0"]}'))
+    warn_of_reach(document, GateOptions(device="cpu"), view := View())
+    assert ["there is no suite other" in note for note in view.notes] == [True]
     plain = make_document()
     with pytest.raises(UsageError, match="declares no gate"):
         _ask(plain)

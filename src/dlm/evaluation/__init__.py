@@ -13,7 +13,7 @@ from dlm.evaluation.gate import (
     judge_baseline,
 )
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
-from dlm.evaluation.reach import Ceilings, SuiteEvidence, out_of_reach
+from dlm.evaluation.reach import Ceilings, SuiteEvidence, not_askable, out_of_reach
 from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names
 from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
@@ -50,6 +50,7 @@ __all__ = [
     "gold_ceiling",
     "judge",
     "judge_baseline",
+    "not_askable",
     "out_of_reach",
     "parse_condition",
     "plain_means",

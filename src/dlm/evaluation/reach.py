@@ -12,11 +12,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from dlm.evaluation.conditions import Condition, Metric
+from dlm.evaluation.conditions import VALIDATION, Condition, Metric
 from dlm.evaluation.summary import ALIASES, SHARE, Summary
 from dlm.grading import TRUNCATED
 
-__all__ = ["ROUNDING", "Ceilings", "SuiteEvidence", "figure", "gold", "holds", "obstacle", "out_of_reach"]
+__all__ = [
+    "ROUNDING",
+    "Ceilings",
+    "SuiteEvidence",
+    "figure",
+    "gold",
+    "holds",
+    "not_askable",
+    "obstacle",
+    "out_of_reach",
+]
 
 Ceilings = Mapping[str, float]
 _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
@@ -131,6 +141,31 @@ def out_of_reach(
     """
     told = [(condition, _why_out_of_reach(condition, suites)) for condition in conditions]
     return [(condition, why) for condition, why in told if why]
+
+
+def not_askable(
+    conditions: Sequence[Condition], suites: Mapping[str, SuiteEvidence]
+) -> list[tuple[Condition, str]]:
+    """Conditions that will be missing whatever is trained, each with the reason: of a suite that is not there, or on a metric
+    that neither the references nor the baseline's answers have. `suites`: all that the conditions need and that there are."""
+    found = []
+    for condition in conditions:
+        reasons = [_why_not_askable(metric, suites) for metric in condition.metrics]
+        if all(reasons):  # of several, one is enough
+            found.append((condition, "; ".join(dict.fromkeys(reasons))))
+    return found
+
+
+def _why_not_askable(metric: Metric, suites: Mapping[str, SuiteEvidence]) -> str:
+    if metric.suite == VALIDATION:
+        return ""
+    if metric.suite not in suites:
+        return f"there is no suite {metric.suite}: name it under evals in the header"
+    found, own = suites[metric.suite], ALIASES.get(metric.name, metric.name)
+    told = bool(found.ceiling) or found.baseline is not None
+    if not told or own in _UNBOUNDED or _is_known(found, metric.name):
+        return ""
+    return f"there is no metric {metric.name} in {metric.suite}"
 
 
 def _why_out_of_reach(condition: Condition, suites: Mapping[str, SuiteEvidence]) -> str:

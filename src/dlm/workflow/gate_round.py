@@ -20,6 +20,7 @@ from dlm.evaluation import (
     SuiteEvidence,
     Summary,
     judge_baseline,
+    not_askable,
     out_of_reach,
 )
 from dlm.store import Home, Store
@@ -89,18 +90,21 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
     """
     _, suites = read_gate(load(path), path)
     names = tuple(suite.name for suite in suites)
-    if not names:
-        return
-    from dlm.workflow.evaluating import EvalOptions, ceilings, flat
+    figures: dict[str, Ceilings] = {}
+    if names:
+        from dlm.workflow.evaluating import EvalOptions, ceilings, flat
 
-    found = ceilings(path, EvalOptions(names, device=options.device, allow=options.allow), view)
-    known = foresee(path, {name: flat(ceiling) for name, ceiling in found.items() if ceiling is not None})
+        found = ceilings(path, EvalOptions(names, device=options.device, allow=options.allow), view)
+        figures = {name: flat(ceiling) for name, ceiling in found.items() if ceiling is not None}
+    known = foresee(path, figures)
     for one in known.short:
         view.warn(
             f"the gate that follows asks {one.text!r}, and {known.baseline} has {one.value:.4f} "
             f"({one.detail or 'too little to build on'}): no version will pass against it; start from another base or a "
             "better version, or write conditions of your own under gate"
         )
+    for condition, why in known.missing:
+        view.warn(f"the gate that follows cannot ask {condition.text!r}, so that no version will pass: {why}")
     for condition, why in known.unreachable:
         view.warn(f"no model can meet the gate's condition {condition.text!r}: {why}")
 
@@ -109,11 +113,12 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
 class Foreseen:
     """What is known of a gate before there is a candidate. `baseline`: what the candidate will be compared with; `short`:
     conditions that are asked of it and that it does not meet; `unreachable`: those that no model can meet, with why;
-    `unevaluated`: suites in which something is asked of it or against it, and it was not evaluated as the gate asks."""
+    `missing`: those that cannot be asked, with why; `unevaluated`: suites in which something is asked of it or against it, and it was not evaluated as the gate asks."""
 
     baseline: str
     short: tuple[ConditionResult, ...]
     unreachable: tuple[tuple[Condition, str], ...]
+    missing: tuple[tuple[Condition, str], ...]
     unevaluated: tuple[str, ...]
 
 
@@ -142,6 +147,7 @@ def foresee(path: Path, ceilings: Mapping[str, Ceilings]) -> Foreseen:
         name,
         tuple(one for one in asked if one.status != "PASS"),
         tuple(out_of_reach(conditions, known)),
+        tuple(not_askable(conditions, known)),
         tuple(
             suite
             for suite, evidence in known.items()

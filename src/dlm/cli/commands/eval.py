@@ -305,6 +305,8 @@ def _out_of_reach(
         output.line(f"UNREACHABLE  {one['condition']}: {one['reason']}")
     if not found:
         output.line("no condition of the gate is out of reach, as far as is known")
+    for condition, why in known.missing:
+        output.warn(f"the gate cannot ask {condition.text!r}: {why}")
     for suite in known.unevaluated:
         ask = typed("dlm", "eval", str(document), "--suite", suite, "--version", known.baseline)
         output.line(f"what is asked against {known.baseline} in {suite} is known after {ask}")
