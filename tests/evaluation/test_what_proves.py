@@ -10,7 +10,7 @@ import pytest
 
 from dlm.document import new_document, parse
 from dlm.errors import UsageError
-from dlm.evaluation import parse_condition, read_suite
+from dlm.evaluation import parse_condition, read_suite, taught
 from dlm.workflow.gating import read_gate
 
 
@@ -49,3 +49,22 @@ def test_what_a_file_holds_to_train_on_proves_no_version(tmp_path: Path) -> None
     (tmp_path / "cases.jsonl").write_text(json.dumps(lines[0]), encoding="utf-8")
     with pytest.raises(UsageError, match="every case of the file is there to be trained on"):
         read_suite(document, tmp_path, "mine")
+
+
+def test_prompts_of_a_suite_that_the_document_trains_on_are_found(tmp_path: Path) -> None:
+    lines = [{"prompt": "Why?"}, {"prompt": "How?"}, {"prompt": "When?"}]
+    (tmp_path / "cases.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8"
+    )
+    text = (
+        "---\ndlm_id: 01HZX4TGZ5W2G9JXQ9A6T3K4VB\nbase_model: pocket\nevals:\n  mine: {cases: cases.jsonl}\n---\n"
+        "::instruction::\n### Q\nWhy?\n### A\nSo.\n### Q !probe\nHow?\n### A\nThus.\n### Q\nWho?\n### A\nI.\n"
+        "::preference::\n### Prompt\nWhen?\n### Chosen\nNow.\n### Rejected\nNever.\n"
+    )
+    document = parse(text)
+    found = taught(document, read_suite(document, tmp_path, "mine"))
+    assert [text.splitlines()[line] for line in found] == [
+        "Why?",
+        "When?",
+    ]  # a marker's line, and the next one
+    assert taught(document, read_suite(document, tmp_path, "probes")) == []

@@ -25,13 +25,14 @@ def readiness(document: Document) -> tuple[list[Problem], list[Problem]]:
     whole document left out)."""
     from dlm.document import gather_sources  # pydantic and YAML: not for --help
 
-    problems = [*_of_base(document), *_of_suites(document)]
+    leaks: list[Problem] = []
+    problems = [*_of_base(document), *_of_suites(document, leaks)]
     gathered: GatheredSources | None = None
     try:
         gathered = gather_sources(document)
     except DocumentError as error:
         problems += error.problems
-    warnings = [*_of_adapters(document), *_of_precision(document)]
+    warnings = [*leaks, *_of_adapters(document), *_of_precision(document)]
     if gathered is not None:
         warnings += _of_skipped_files(document, gathered)
         warnings += _of_nothing_to_train(document, gathered)
@@ -52,12 +53,18 @@ def _of_base(document: Document) -> list[Problem]:
     return []
 
 
-def _of_suites(document: Document) -> list[Problem]:
-    """Suites and gate, read as `dlm eval` and `dlm gate` read them; no grader is run."""
+def _of_suites(document: Document, leaks: list[Problem]) -> list[Problem]:
+    """Suites and gate, read as `dlm eval` and `dlm gate` read them; no grader is run. `leaks` takes warnings of what is trained
+    on although versions are proven on it."""
     header = document.header
     if document.path is None or not (header.evals or header.gate):
         return []
-    from dlm.evaluation import parse_condition, read_suite, suite_names  # numpy: not for a document without
+    from dlm.evaluation import (
+        parse_condition,
+        read_suite,
+        suite_names,
+        taught,
+    )  # numpy: not for a document without
     from dlm.workflow.gating import read_gate
 
     folder, names = document.path.parent, suite_names(document)
@@ -81,7 +88,17 @@ def _of_suites(document: Document) -> list[Problem]:
             found.append(Problem(*document.places.get(key, (1, 1)), code, f"{where}{told}"))
 
     def suite(name: str) -> None:
-        for file in read_suite(document, folder, name).grader.files:
+        found = read_suite(document, folder, name)
+        leaks.extend(
+            Problem(
+                line,
+                1,
+                "suite-leak",
+                f"versions are proven on this prompt, a case of the suite {name}, and it is trained on",
+            )
+            for line in taught(document, found)
+        )
+        for file in found.grader.files:
             if not (folder / file).is_file():
                 raise UsageError("the grader's file is not there", where=str(folder / file))
 

@@ -15,7 +15,7 @@ from dlm.evaluation.gate import (
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
 from dlm.evaluation.reach import Ceilings, SuiteEvidence, not_askable, out_of_reach
 from dlm.evaluation.results import case_not_asked, case_result
-from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names
+from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names, taught
 from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
 from dlm.evaluation.teacher_forcing import (
     ReferenceScore,
@@ -58,4 +58,5 @@ __all__ = [
     "suite_names",
     "summarise",
     "summarise_references",
+    "taught",
 ]

@@ -24,7 +24,7 @@ from dlm.grading import (
     task_cases,
 )
 
-__all__ = ["PROBES", "Suite", "read_suite", "suite_names"]
+__all__ = ["PROBES", "Suite", "read_suite", "suite_names", "taught"]
 
 PROBES: Final = "probes"
 _OF_PROBES: Final = "text_similarity"  # a reference in a person's words is one of many right answers
@@ -118,6 +118,19 @@ def read_suite(document: Document, folder: Path, name: str) -> Suite:
         stress=bool(stated.task and stated.split and stated.split.startswith("stress")),
         practice=is_training_split(stated.split or ""),
     )
+
+
+def taught(document: Document, suite: Suite) -> list[int]:
+    """Lines of the document's questions and pairs that train on a prompt of a suite that versions are proven on; none for the
+    probes, of which the document itself warns."""
+    if suite.practice or suite.name not in document.header.evals:
+        return []
+    prompts = {case.prompt.strip() for case in suite.cases}
+    found = []
+    for section in document.sections:
+        found += [(one.prompt, one.line) for one in section.questions if not one.probe]
+        found += [(one.prompt, one.line) for one in section.triples]
+    return [line for prompt, line in found if prompt.strip() in prompts]
 
 
 def _probes(document: Document) -> tuple[Case, ...]:
