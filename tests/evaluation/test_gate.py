@@ -184,6 +184,17 @@ def test_what_is_unreachable_names_what_is_in_the_way(text, baseline, ceiling, t
     ]  # and before anything was trained
 
 
+def test_what_the_baseline_meets_is_within_reach_and_a_candidate_that_lost_it_has_failed():
+    sides = {
+        "candidate": {"tables": summary(score=[0.1] * 10)},
+        "baseline": {"tables": summary(score=[0.9] * 10)},
+    }
+    for text in ("tables.score >= base", "tables.score >= base - 0.005", "tables.score >= 0.8"):
+        assert ask(text, **sides, ceiling={"score": 0.7, "truncated": 3.0})[0].status == "FAIL", text
+    for text in ("tables.score >= base + 0.01", "tables.score >= 0.91", "improves tables.score"):
+        assert ask(text, **sides, ceiling={"score": 0.7, "truncated": 3.0})[0].status == "UNREACHABLE", text
+
+
 def test_how_many_answers_carry_a_mark_has_no_end_but_their_number():
     side = {"tables": _marked(3)}
     ceiling = {"score": 1.0, "cites": 8.0, "cites_share": 0.8}

@@ -2,7 +2,7 @@
 
 A condition is out of reach for one of three reasons, each with its own way on: it lies beyond the metric's own end (the
 baseline leaves no room for what is asked), the token budget cuts the references short of it, or the references, uncut,
-score less. All three are known before anything is trained, once the baseline has been evaluated.
+score less. What the baseline's own answers meet is within reach. All three are known before anything is trained, once the baseline has been evaluated.
 """
 
 from __future__ import annotations
@@ -100,7 +100,10 @@ def obstacle(condition: Condition, metric: Metric, found: SuiteEvidence) -> str:
         told = f"{needs}, and {end:g} is the {'most' if upward else 'least'} there is; "
         return told + (_no_room(condition, before or 0.0, end) if relative else "ask for what there is")
     reached = gold(found, metric.name)
-    if reached is None or holds(relation, reached, needed):
+    met = before is not None and holds(
+        relation, before, needed
+    )  # whatever the references say, there are answers that do
+    if met or reached is None or holds(relation, reached, needed):
         return ""
     cut = found.ceiling.get(TRUNCATED, 0.0)
     told = f"{needs}, and the references themselves reach {reached:.4f}"
