@@ -443,7 +443,7 @@ def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(
         require_pass(store, load(document), document, "v0001")
     _write_cases(document, CASES)
     with monkeypatch.context() as later:
-        later.setattr(gating, "_RULES", 3)
+        later.setattr(gating, "_RULES", gating._RULES + 1)
         with _opened(document) as store, pytest.raises(GateError, match="rules of judging changed since"):
             require_pass(store, load(document), document, "v0001")
     train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), _TrainView())  # type: ignore[arg-type]
