@@ -60,6 +60,18 @@ def ask(text: str, *, candidate: Mapping[str, Summary], baseline: Mapping[str, S
     return outcome.conditions[0], outcome
 
 
+def test_fewer_than_six_cases_that_changed_are_no_improvement() -> None:
+    base = {"tables": summary(score=[0.5] * 80)}
+    for risen, status in ((5, "FAIL"), (6, "PASS")):
+        after = {"tables": summary(score=[0.6] * risen + [0.5] * (80 - risen))}
+        found, _ = ask("improves tables.score", candidate=after, baseline=base)
+        assert found.difference is not None
+        assert (found.status, found.difference.low > 0) == (status, True)
+        assert found.detail == (
+            "" if risen == 6 else "only 5 of 80 cases changed, and fewer than 6 may by chance"
+        )
+
+
 HALF = summary(score=[0.5] * 10, data_preservation=[0.5] * 10)
 BETTER = summary(score=[0.6] * 10, data_preservation=[0.6] * 10)
 

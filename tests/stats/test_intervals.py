@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlm.stats import cluster_mean, mean, paired_difference, share, spearman
+from dlm.stats import cluster_mean, intervals, mean, paired_difference, share, spearman
 
 
 def test_wilson_by_hand() -> None:
@@ -44,6 +44,24 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
         for found in (share((draw.random(80) < 0.3).tolist()) for _ in range(400))
     ]
     assert 0.91 <= sum(covered) / len(covered) <= 0.99
+
+
+@pytest.mark.parametrize("n", [6, 20])
+def test_a_difference_of_few_cases_is_sure_no_oftener_than_it_says(n: int) -> None:
+    draw = np.random.default_rng(n)
+    before = {case: [0.0] for case in range(n)}
+    sure = 0
+    for _ in range(400):
+        found = paired_difference({case: [value] for case, value in enumerate(draw.normal(size=n))}, before)
+        sure += not found.low <= 0 <= found.high
+    assert sure / 400 <= 0.09  # the plain percentiles: .15 of six, .07 of twenty
+
+
+def test_students_t_and_what_few_cases_have_as_tails() -> None:
+    for df, point in ((1, 12.706), (2, 4.303), (5, 2.571), (10, 2.228), (39, 2.023), (120, 1.980)):
+        assert intervals._t975(df) == pytest.approx(point, abs=6e-4)
+    assert intervals._tail(10**6) == pytest.approx(0.025, abs=2e-4)
+    assert intervals._tail(1) == 0 < intervals._tail(6) < intervals._tail(40) < 0.025
 
 
 def test_no_cases_is_no_figure() -> None:

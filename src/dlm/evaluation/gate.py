@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
@@ -192,6 +193,12 @@ def _paired_status(
         return "MISSING", f"{few}; write {more}, and ask again"
     if condition.kind == "improves":
         passed = difference.low > 0
+        moved = _moved(found, metric.name)
+        if passed and moved < LEAST_CASES:
+            return (
+                "FAIL",
+                f"only {moved} of {difference.n} cases changed, and fewer than {LEAST_CASES} may by chance",
+            )
     elif condition.margin is None:
         passed = difference.high >= -ROUNDING
     else:
@@ -224,10 +231,20 @@ def _measure_loss(condition: Condition, metric: Metric, evidence: Evidence) -> C
 
 
 def _difference(found: SuiteEvidence, name: str) -> Estimate | None:
+    after, before = _both(found, name)
+    return paired_difference(after, before) if set(after) & set(before) else None
+
+
+def _moved(found: SuiteEvidence, name: str) -> int:
+    """The cases whose mean changed."""
+    after, before = _both(found, name)
+    shared = set(after) & set(before)
+    return sum(abs(fmean(after[case]) - fmean(before[case])) > ROUNDING for case in shared)
+
+
+def _both(found: SuiteEvidence, name: str) -> tuple[Mapping[str, Sequence[float]], ...]:
+    """What each side scored in every case."""
     if found.candidate is None or found.baseline is None:
-        return None
-    known = found.candidate.metric_name(name)
-    after, before = (side.per_case.get(known or "", {}) for side in (found.candidate, found.baseline))
-    if not set(after) & set(before):
-        return None
-    return paired_difference(after, before)
+        return {}, {}
+    known = found.candidate.metric_name(name) or ""
+    return tuple(side.per_case.get(known, {}) for side in (found.candidate, found.baseline))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
 from typing import TypeVar
 
 import numpy as np
@@ -46,7 +48,8 @@ def share(hits: Sequence[float]) -> Estimate:
 
 
 def mean(values: Sequence[float], seed: int = 0) -> Estimate:
-    """The mean of per-case values with the percentile interval of 10,000 resamples of cases (Efron 1979).
+    """The mean of per-case values with the expanded percentile interval of 10,000 resamples of cases (Efron 1979; Hesterberg
+    2015, section 3.4: resamples of few cases spread less than the mean does).
 
     Cases that are all 0 or all 1 have no spread to resample: they get the interval of a share.
 
@@ -59,12 +62,12 @@ def mean(values: Sequence[float], seed: int = 0) -> Estimate:
     if data.min() == data.max() and data[0] in (0.0, 1.0):
         return share([bool(value) for value in data])
     picks = np.random.default_rng(seed).integers(0, len(data), (_RESAMPLES, len(data)))
-    low, high = np.percentile(data[picks].mean(axis=1), (2.5, 97.5))
-    return Estimate(float(data.mean()), float(low), float(high), len(data))
+    low, high = _ends(data[picks].mean(axis=1), len(data))
+    return Estimate(float(data.mean()), low, high, len(data))
 
 
 def cluster_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
-    """The mean over all values, with the percentile interval of a bootstrap that draws whole groups (Field and Welsh 2007).
+    """The mean over all values, with the interval of `mean` by a bootstrap that draws whole groups (Field and Welsh 2007).
 
     Values of one group, such as the repeats of one case, say less than as many cases: what is drawn is the case. A group
     without values is left out; `n` counts groups.
@@ -80,14 +83,14 @@ def cluster_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
     if not np.any(sums) or np.all(sums == sizes):
         return mean([float(value) for value in sums / sizes], seed)
     picks = np.random.default_rng(seed).integers(0, len(full), (_RESAMPLES, len(full)))
-    low, high = np.percentile(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1), (2.5, 97.5))
-    return Estimate(float(sums.sum() / sizes.sum()), float(low), float(high), len(full))
+    low, high = _ends(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1), len(full))
+    return Estimate(float(sums.sum() / sizes.sum()), low, high, len(full))
 
 
 def paired_difference(
     after: Mapping[Case, Sequence[float]], before: Mapping[Case, Sequence[float]], seed: int = 0
 ) -> Estimate:
-    """By how much the mean over cases rose, with the percentile interval of a bootstrap over the cases that both have.
+    """By how much the mean over cases rose, with the interval of `mean` by a bootstrap over the cases that both have.
 
     Each case is compared with itself, so that what makes cases differ in difficulty drops out. Where no case changed, the
     interval is the point 0: what was seen holds no sign of a change.
@@ -100,5 +103,41 @@ def paired_difference(
         raise ValueError("a paired difference needs at least one case that both sides have")
     steps = np.array([np.mean(after[key]) - np.mean(before[key]) for key in shared])
     picks = np.random.default_rng(seed).integers(0, len(steps), (_RESAMPLES, len(steps)))
-    low, high = np.percentile(steps[picks].mean(axis=1), (2.5, 97.5))
-    return Estimate(float(steps.mean()), float(low), float(high), len(steps))
+    low, high = _ends(steps[picks].mean(axis=1), len(steps))
+    return Estimate(float(steps.mean()), low, high, len(steps))
+
+
+def _ends(means: np.ndarray, n: int) -> tuple[float, float]:
+    """The ends of the interval: of normal data those of Student's t, whatever the number of cases."""
+    tail = 100 * _tail(n)
+    low, high = np.percentile(means, (tail, 100 - tail))
+    return float(low), float(high)
+
+
+@cache
+def _tail(n: int) -> float:
+    """The share of resampled means of `n` cases beyond each end: 2.5 % of very many, less of few."""
+    if n < 2:
+        return 0.0
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * _t975(min(n - 1, 1000)))
+
+
+def _t975(df: int) -> float:
+    """The 97.5 % point of Student's t, by halving."""
+    low, high = 1.0, 20.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _within(middle, df) < 0.95 else (low, middle)
+    return (low + high) / 2
+
+
+def _within(t: float, df: int) -> float:
+    """P(|T| < t) of Student's t with `df` degrees of freedom (Abramowitz and Stegun 1964, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(df))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = df % 2
+    term, total = (cosine, cosine if df > 1 else 0.0) if odd else (1.0, 1.0)
+    for k in range(3 if odd else 2, df, 2):
+        term *= (k - 1) / k * cosine**2
+        total += term
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total
