@@ -123,3 +123,13 @@ def test_answers_without_a_score_may_be_a_count() -> None:
 def test_bands_are_in_order_and_limits_are_finite(limits: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"as large as the one before it|finite number"):
         Thresholds(**limits)
+
+
+def test_a_high_reward_that_surely_rises_is_not_called_flat() -> None:
+    """From .97 of at most 1 no run can gain .03: one that gains all there is left had been told it was flat."""
+    said = [
+        diagnose(curves("rft", train_mean_reward=values)).of("reward_high_and_flat").title  # type: ignore[union-attr]
+        for values in ([0.95] * 20, line(20, 0.975, 0.9999))
+    ]
+    assert said[0].endswith("and flat")
+    assert said[1].endswith("and gains only 0.020")

@@ -108,7 +108,7 @@ def reward_always_negative(view: View, t: Thresholds) -> Outcome:
 
 
 def reward_high_and_flat(view: View, t: Thresholds) -> Outcome:
-    """The reward is high at once and does not climb."""
+    """The reward is high at once, and climbs by no more than a little."""
     reward = _reward(view)
     if not isinstance(reward, Curve):
         return reward
@@ -116,9 +116,11 @@ def reward_high_and_flat(view: View, t: Thresholds) -> Outcome:
     gain, error = _gain(reward)
     if first.value < t.reward_high or gain - 2 * error > t.reward_gain:
         return QUIET
+    # from .97 of at most 1 no run can gain more than .03, and one that gains all there is left is not flat
+    course = f"gains only {gain:.3f}" if gain - 2 * error >= 0.0005 else "flat"
     return Fires(
         "warn",
-        f"the reward is high from the start ({number(first.value)}) and flat",
+        f"the reward is high from the start ({number(first.value)}) and {course}",
         (at_levels("means of the first and the last quarter", reward, first, last),),
         "the threshold is too lenient: raise it until a quarter to a half of the base's answers fail",
     )

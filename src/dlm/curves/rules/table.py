@@ -205,7 +205,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "reward_high_and_flat",
-        "the reward is at .9 or more at once and does not climb",
+        "the reward is at .9 or more at once and gains no more than .03",
         "threshold too lenient",
         ("rft",),
         ("reward_high", "reward_gain"),
