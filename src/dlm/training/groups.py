@@ -35,8 +35,8 @@ class Group:
 
     `logprobs` holds each token's log-prob under the policy that sampled it, `reference` under the one the run started
     from (None: not taken), both under softmax(logits / temperature) over all tokens. `denominator` is what the loss of the
-    whole round is divided by; it counts every answer that was graded, those of groups without spread included, whose loss
-    is 0.
+    whole round is divided by; it counts every answer that was graded, those of groups without spread included, whose policy
+    gradient is 0 (and whose divergence from the start is not in the loss).
     """
 
     row: Prompt
