@@ -29,7 +29,14 @@ def items_of_rewards(run: RunReport) -> dict[str, str]:
             f"{_interval(found.before)} → {_interval(found.after)} on {plural(found.after.n, 'held-out prompt')}"
         )
         items["change"] = _change_by_prompt(found.change)
-        items["last round"] = f"{last['train_mean_reward']:.3f} on prompts to train on"
+        if (
+            "train_mean_reward" in last
+        ):  # not where the grader failed on every answer that was to be learnt from
+            items["last round"] = f"{last['train_mean_reward']:.3f} on prompts to train on"
+    if "train_loss" not in last:
+        items["learnt"] = (
+            "nothing: in no round did a group of answers have spread; the weights are those it started from"
+        )
     dimensions = _dimensions(before, after)
     if dimensions:
         items["dimensions"] = "\n".join(dimensions)
