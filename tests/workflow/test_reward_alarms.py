@@ -54,6 +54,14 @@ def test_many_answers_cut_off() -> None:
     assert kinds(history(train_truncated_count=[8, 8, 8, 0, 1, 2, 2], **answers)) == []
 
 
+def test_what_is_set_already_is_not_advised() -> None:
+    found = RewardHistory({}, masked=True)
+    for step in range(1, 8):
+        found.add(step, {"train_mean_reward": 0.5, "train_truncated_count": 8.0, "train_answers": 8.0})
+    (alarm,) = found.alarms()
+    assert alarm.message.endswith("not learnt from (rft.mask_truncated): raise rft.max_new_tokens")
+
+
 def test_a_grader_of_several_is_watched_part_by_part() -> None:
     one, other = (f"scores/graders/{name}/train_reward_mean" for name in ("length/1-9", "spreadsheet/strict"))
     falling = [0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8]

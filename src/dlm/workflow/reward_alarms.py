@@ -39,9 +39,10 @@ class Alarm:
 
 
 class RewardHistory:
-    """A run's metrics so far, by name and step."""
+    """A run's metrics so far, by name and step. `masked`: answers that are cut off are not learnt from."""
 
-    def __init__(self, series: Mapping[str, Series]) -> None:
+    def __init__(self, series: Mapping[str, Series], *, masked: bool = False) -> None:
+        self._masked = masked
         self._values: dict[str, list[tuple[int, float]]] = {
             name: list(zip(one.steps.tolist(), one.values.tolist(), strict=True))
             for name, one in series.items()
@@ -125,8 +126,12 @@ class RewardHistory:
         return Alarm(
             "cut_off",
             "train_truncated_count",
-            f"{share:.0%} of the answers are cut off by the token budget, and graded as they stand: raise "
-            "rft.max_new_tokens, or leave them out with rft.mask_truncated=true",
+            f"{share:.0%} of the answers are cut off by the token budget, and "
+            + (
+                "not learnt from (rft.mask_truncated): raise rft.max_new_tokens"
+                if self._masked
+                else "graded as they stand: raise rft.max_new_tokens, or leave them out with rft.mask_truncated=true"
+            ),
         )
 
 
@@ -135,7 +140,8 @@ class RewardObserver:
 
     def __init__(self, inner: Observer, store: Store, run: Run, view: TrainView) -> None:
         self._inner, self._store, self._run, self._view = inner, store, run, view
-        self._history = RewardHistory(store.metrics.read(run.id))
+        masked = bool(run.recipe["rft"]["mask_truncated"])
+        self._history = RewardHistory(store.metrics.read(run.id), masked=masked)
         self._told = {
             (event.data["kind"], event.data["metric"]) for event in store.runs.events(run.id, "reward_alarm")
         }
