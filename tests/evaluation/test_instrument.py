@@ -44,6 +44,7 @@ def _given(token_accuracy: float, whole: float = 0.9) -> TeacherForced:
         (_signs([[0.2, 1.0]] * 8, positions=[0.9, 0.8, 0.95, 0.1]), "generation", "rft", "75% of the dropped rows"),
         (_signs([[0.2, 1.0]] * 8, positions=[0.1, 0.5, 0.9, 0.2]), "sequence", "preference", "25% of the dropped rows"),
         (_signs([[0.2, 1.0]] * 8, flags=["truncated"]), "generation", "rft", "do not end"),
+        (_signs([[0.2, 1.0]] * 8, flags=["truncated"], gold_truncated=0.75), "sequence", "preference", "100% of the failing cases"),
         # the references are known, and more is lost than the tokens that are not the version's own could explain
         (_signs([[0.2, 0.3]] * 8, references=_given(0.995)), "generation", "rft", "99.50% of their 800 tokens"),
         (_signs([[0.25]] * 8, references=_given(0.99)), "generation", "rft", "it strays as it writes"),
