@@ -119,6 +119,15 @@ def test_without_a_version_that_answers_evals_names_a_command_that_moves_on(
         assert f"dlm eval {named} --version base --repeats 8 --why" in " ".join(said.split())
 
 
+def test_without_a_version_of_the_newest_run_evals_names_the_current_one(
+    dlm: Dlm, document: Path, train: Train
+) -> None:
+    assert train() == "v0001"
+    train(status="interrupted")
+    said = dlm("diagnose", str(document), "--evals", expect=2).stderr
+    assert f"dlm eval {document} --version v0001 --repeats 8 --why" in " ".join(said.split())
+
+
 def test_a_running_run_is_judged_as_far_as_it_is(dlm: Dlm, document: Path) -> None:
     with Home.open().store(DLM_ID) as store, store.lock("dlm train notes.dlm"):
         store.attach(document)

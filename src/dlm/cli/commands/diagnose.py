@@ -114,11 +114,17 @@ def _advice(output: Output, found: Sequence[Diagnosed]) -> list[dict[str, Any]]:
         if one.stored is not None and one.stored.version is not None and one.run.kind != "reward":
             versions.setdefault(one.source, []).append(one.stored.version)
     if not versions:
-        document = next((str(one.source) for one in found if one.stored is not None), "DOCUMENT")
+        stored = next((one.source for one in found if one.stored is not None), None)
+        document, current = "DOCUMENT" if stored is None else str(stored), None
+        if stored is not None:
+            with open_store(output, stored) as store:
+                current = store.versions.current_name()
         raise UsageError(
             "--evals is about versions that answer, and no run that was read made one",
-            expected="a document whose newest run made such a version; the base itself is asked with dlm eval",
-            next_step=typed("dlm", "eval", document, "--version", "base", "--repeats", "8", "--why"),
+            expected="a document whose newest run made such a version; any other, and the base, is asked with dlm eval",
+            next_step=typed(
+                "dlm", "eval", document, "--version", current or "base", "--repeats", "8", "--why"
+            ),
         )
     output.line()
     return [
