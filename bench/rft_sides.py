@@ -67,9 +67,6 @@ def ours(spec: Mapping[str, Any], baton: Baton) -> None:
     if spec["fixed"]:
         policy.chat.stop_ids = frozenset()  # every answer runs to the budget
     recipe = Recipe(
-        # what a run of the default 50 rounds chooses on these prompts; the trial of one as short as this has 256 tokens
-        # and takes `shared`, whose updates cost 1.7 times as much
-        layout="packed_shared",
         lora_r=RANK,
         lora_alpha=ALPHA,
         lora_dropout=0.0,

@@ -79,7 +79,7 @@ LONG = [grown(seed, 500, 700, 700, 700, 700) for seed in range(4)]  # two of the
 
 @pytest.mark.parametrize(
     ("planned", "least", "most"),
-    [(None, 2000, 2100), (1000, 2000, 2100), (40, 600, 700), (1, 250, 270)],
+    [(None, 2000, 2100), (1000, 2000, 2100), (40, 2000, 2100), (8, 600, 700), (1, 250, 270)],
 )
 def test_long_rows_are_cut_and_a_short_run_is_tried_less(
     monkeypatch: pytest.MonkeyPatch, planned: int | None, least: int, most: int
@@ -91,8 +91,18 @@ def test_long_rows_are_cut_and_a_short_run_is_tried_less(
     assert max(passes.read) <= 530  # what is compared with the plain layout
     assert least <= max(size for _, size in passes.timed) <= most
     if planned and planned > 1:
-        assert sum(size for _, size in passes.timed) <= 0.02 * planned * 3300 + 3 * 270
-    assert "tokens of two rows" in choice.reason
+        assert sum(size for _, size in passes.timed) <= 0.1 * planned * 3300 + 3 * 270
+    assert " tokens forward and backward" in choice.reason
+
+
+@pytest.mark.parametrize(("planned", "read"), [(72, 825), (2000, 1650)])
+def test_a_short_run_reads_one_row_whole_since_attention_shows_in_whole_rows_alone(
+    monkeypatch: pytest.MonkeyPatch, planned: int, read: int
+) -> None:
+    groups = [grown(seed, 57, *[96] * 8) for seed in range(4)]
+    passes = _Passes(monkeypatch, dict.fromkeys(LAYOUT_NAMES, (1.0, 1.0)))
+    choose_layout(adapted(config_of("llama")), groups, 0, "cpu", planned_rows=planned)
+    assert max(size for _, size in passes.timed) == read
 
 
 @pytest.mark.parametrize(

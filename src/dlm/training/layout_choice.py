@@ -2,7 +2,8 @@
 
 Layouts other than the plain one ask an architecture for exact positions and masks. Two rows tell whether it gives the
 plain layout's numbers, and what a forward and backward pass costs; what does not hold is left out and said. The trial is
-kept small beside the run it is for: of long rows it reads as much as that takes, prompts and answers cut in proportion.
+kept small beside the run it is for: of long rows it reads one, and of a very long one as much as that takes, prompt and
+answers cut in proportion. What attention costs shows in whole rows alone.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _TOLERANCE_REDUCED = 0.1  # bf16 keeps 8 bits: a log-prob of 10 nats is good to 
 _ATTENTION_DROPOUT = ("attention_dropout", "attn_pdrop")  # as configurations name it
 _WORTH_TRYING = 1.1  # times the fewest positions of any layout
 _SHARE = 0.02  # of the run's tokens, for all timed passes together
+_SHARE_FOR_A_ROW = 0.1  # of them, where a usual row is not read whole for less
 _MOST = 2048  # tokens of a timed pass: more tell no more, and on a CPU take seconds each
 _LEAST = 256  # of a warm-up, and of what is compared with the plain layout: at most twice this
 _CLEARLY = 2.0  # times the fastest warm-up; below, the difference may be chance
@@ -89,7 +91,7 @@ def choose_layout(
         return Choice(sound[0], f"as set{head_note}")
     if not sound:
         return Choice(plain, f"no other fits: {next(iter(faults.values()))}{head_note}")
-    timed = _cut(whole, _affordable(rows, planned_rows))
+    timed = _timed(whole, _affordable(rows, planned_rows))
     return _fastest(model, [plain, *sound], whole, timed, "; ".join(["", *refused]) + head_note)
 
 
@@ -106,8 +108,15 @@ def _affordable(rows: Sequence[Tree], planned_rows: int | None) -> int:
     """Tokens of a timed pass: few beside the run's, whichever layouts are timed."""
     if planned_rows is None:
         return _MOST
-    run = planned_rows * sum(map(_size, rows)) / len(rows)
-    return max(_LEAST, min(_MOST, int(_SHARE * run / len(LAYOUT_NAMES))))
+    usual = _size(_sample(rows)[0])
+    each = planned_rows * sum(map(_size, rows)) / len(rows) / len(LAYOUT_NAMES)
+    return max(_LEAST, min(_MOST, max(int(_SHARE * each), min(usual, int(_SHARE_FOR_A_ROW * each)))))
+
+
+def _timed(sample: Sequence[Tree], most: int) -> list[Tree]:
+    """Both rows where they have no more than `most` tokens together; else the usual one, whole or as large a part of it."""
+    fits = sum(map(_size, sample)) <= most
+    return list(sample) if fits else _cut(sample[:1], most)
 
 
 def _cut(sample: Sequence[Tree], most: int) -> list[Tree]:
@@ -200,7 +209,7 @@ def _fastest(
     if len(tried) > 1:
         measured = ", ".join(f"{name} {1e3 * taken:.0f} ms" for name, taken in seconds.items())
         slower = [f"{layout.name} clearly slower" for layout in tried if layout.name not in seconds]
-        what = "two rows" if timed == whole else f"{_tokens(timed):,} tokens of two rows"
+        what = "two rows" if timed == whole else f"{_tokens(timed):,} tokens"
         reason += f"; {what} forward and backward: {', '.join([measured, *slower])}"
     else:
         reason += f", and every other has over {_WORTH_TRYING - 1:.0%} more"
