@@ -204,22 +204,30 @@ def _conclusion(words: Mapping[str, str]) -> Answer:
 def _budget(study: Study) -> Answer:
     sentence = "The .25 was the budget"
     ceiling = study.base["gold"]["ceilings"]["stress-starving-published"]["means"]["data_preservation"]
-    seen = {
-        f"{name}, {sampling}": study.mean(
-            [cell], ("stress-starving", sampling, PUBLISHED, "data_preservation")
-        ).value
-        for name, cell in _named(study)
-        for sampling in ("greedy", "sampled")
-    }
-    name, highest = max(seen.items(), key=lambda pair: pair[1])
+    keys = [
+        ("stress-starving", sampling, PUBLISHED, "data_preservation") for sampling in ("greedy", "sampled")
+    ]
+    arms = {"base": [study.base], **{arm: list(seeds.values()) for arm, seeds in study.arms.items()}}
+    name, highest = _highest(study, arms, keys)
+    cell, most = _highest(study, {name: [cell] for name, cell in _named(study)}, keys)
     holds = abs(ceiling - 0.3) < 1e-9 and highest <= ceiling + 1e-9
-    figures = f"ceiling {ceiling:.3f}; the highest of all {len(seen)} looks {highest:.3f} ({name})"
+    figures = f"ceiling {ceiling:.3f}; the highest mean of an arm's seeds {highest:.3f} ({name}), of all single runs {most:.3f} ({cell})"
     missing = sum(max(0, count - len(study.arms.get(arm, {}))) for arm, count in PLANNED.items())
     if holds and missing:
         return Answer(
             sentence, "not run", f"{figures}; {missing} of {sum(PLANNED.values())} cells are missing"
         )
     return Answer(sentence, "yes" if holds else "no", figures)
+
+
+def _highest(study: Study, groups: Mapping[str, Sequence[Cell]], keys: Sequence[Key]) -> tuple[str, float]:
+    seen = {
+        f"{name}, {key[1]}": study.mean(cells, key).value
+        for name, cells in groups.items()
+        if cells
+        for key in keys
+    }
+    return max(seen.items(), key=lambda pair: pair[1])
 
 
 def _named(study: Study) -> list[tuple[str, Cell]]:
