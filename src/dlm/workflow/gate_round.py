@@ -22,7 +22,6 @@ from dlm.evaluation import (
     judge_baseline,
     not_askable,
     out_of_reach,
-    taught,
 )
 from dlm.store import Home, Store
 from dlm.workflow.gate_evidence import BASE, baseline_summary
@@ -91,11 +90,6 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
     """
     document = load(path)
     _, suites = read_gate(document, path)
-    for suite in suites:
-        for line in taught(document, suite):
-            view.warn(
-                f"{path}:{line}: versions are proven on this prompt, a case of the suite {suite.name}, and it is trained on"
-            )
     names = tuple(suite.name for suite in suites)
     figures: dict[str, Ceilings] = {}
     if names:

@@ -20,6 +20,7 @@ from dlm.training import processes
 from dlm.workflow import resuming
 from dlm.workflow.followers import Followers, follow
 from dlm.workflow.interrupt import stop_on_signals
+from dlm.workflow.leaks import warn_of_leaks
 from dlm.workflow.loading import preview
 from dlm.workflow.material import Files, Material, base_of, read_material, say_what_is_not_used
 from dlm.workflow.phase_run import Invocation, PhaseRun
@@ -99,6 +100,7 @@ def _lead(document_path: Path, options: TrainOptions, view: TrainView, followers
                 return _go_on(invocation, unfinished, options)
             phases = plan_phases(options, material, view)
             warn_of_unread(options, phases, view)
+            warn_of_leaks(material, phases, view)
             _ask_for_consent(options, phases, material)
             asked = _asked_start(store, options.start)
             return TrainReport(_run(invocation, phases, None, discarding=unfinished, asked=asked))
@@ -131,6 +133,7 @@ def dry_run(document_path: Path, options: TrainOptions, view: TrainView) -> list
     )
     phases = plan_phases(options, material, view)
     warn_of_unread(options, phases, view)
+    warn_of_leaks(material, phases, view)
     previews = []
     for phase in phases:
         start = _start_of(phase, None, current, asked)
