@@ -10,6 +10,7 @@ import pytest
 from dlm.errors import DocumentError, UsageError
 from dlm.grading import (
     Case,
+    Grade,
     advise_on_ranks,
     calibrate,
     cases_hash,
@@ -101,6 +102,20 @@ def test_a_grader_that_fails_is_not_sane(tmp_path):
     grader.close()
     assert not found.ok
     assert (found.gold_errors, found.gold_lowest, found.bad[0].errors) == (1, None, 1)
+
+
+def test_of_each_kind_no_more_is_graded_after_the_third_error():
+    class Failing:
+        asked = 0
+
+        def grade(self, items):
+            self.asked += len(items)
+            return [Grade(0.0, {}, passed=False, error="grader", message="it hangs") for _ in items]
+
+    grader = Failing()
+    found = check_sanity(grader, [Case(f"p{number}", f"r{number}") for number in range(20)])
+    assert grader.asked == 18
+    assert (found.gold_errors, [one.errors for one in found.bad]) == (3, [3] * 5)
 
 
 def test_thresholds_and_their_boundaries():

@@ -21,10 +21,19 @@ from dlm.grading.grader import (
     Grader,
 )
 from dlm.grading.limits import Limits
-from dlm.grading.sanity import BadOutput, Sanity, ThresholdRow, advise_on_ranks, calibrate, check_sanity
+from dlm.grading.sanity import (
+    ENOUGH_ERRORS,
+    BadOutput,
+    Sanity,
+    ThresholdRow,
+    advise_on_ranks,
+    calibrate,
+    check_sanity,
+)
 from dlm.grading.spec import GRADER_KINDS, GraderSpec, make_grader, parse_grader
 
 __all__ = [
+    "ENOUGH_ERRORS",
     "GRADER_KINDS",
     "HARD_FAIL",
     "TASKS",

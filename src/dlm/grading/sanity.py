@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from dlm.grading.cases import Case
-from dlm.grading.grader import Grade, Grader
+from dlm.grading.grader import ErrorTally, Grade, GradeItem, Grader
 
 __all__ = [
+    "ENOUGH_ERRORS",
     "THRESHOLDS",
     "BadOutput",
     "Sanity",
@@ -25,6 +26,9 @@ __all__ = [
     "check_sanity",
 ]
 
+ENOUGH_ERRORS: Final = (
+    3  # of the grader on one kind of output: a grader that hangs is told apart in half a minute
+)
 THRESHOLDS: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 1.0)
 _HALF = 0.5
 _REFUSAL: Final = "I'm sorry, but I can't help with that."
@@ -78,21 +82,21 @@ def check_sanity(grader: Grader, cases: Sequence[Case]) -> Sanity:
     """Grade references and five bad outputs of each case.
 
     The five: nothing at all, a refusal, text about something else, the prompt given back, and another case's reference (or,
-    where there is none, the prompt's first line).
+    where there is none, the prompt's first line). Of each kind no more are graded after the grader's third error.
     """
     gold_cases = [case for case in cases if case.reference is not None]
-    gold = grader.grade([case.item(case.reference or "", truncated=False) for case in gold_cases])
-    gold_of = {case.key: grade.score for case, grade in zip(gold_cases, gold, strict=True) if grade.scored}
+    gold = _grades(grader, [case.item(case.reference or "", truncated=False) for case in gold_cases])
+    gold_of = {case.key: grade.score for case, grade in zip(gold_cases, gold, strict=False) if grade.scored}
     bad: list[BadOutput] = []
     beaten: list[str] = []
     for name, outputs in _bad_outputs(cases).items():
-        grades = grader.grade(
-            [case.item(text, truncated=False) for case, text in zip(cases, outputs, strict=True)]
+        grades = _grades(
+            grader, [case.item(text, truncated=False) for case, text in zip(cases, outputs, strict=True)]
         )
         bad.append(_worst(name, cases, grades))
         beaten += [
             f"{name} at {case.place}"
-            for case, grade in zip(cases, grades, strict=True)
+            for case, grade in zip(cases, grades, strict=False)
             if case.key in gold_of and grade.scored and grade.score >= gold_of[case.key]
         ]
     scored = [grade for grade in gold if grade.scored]
@@ -105,6 +109,12 @@ def check_sanity(grader: Grader, cases: Sequence[Case]) -> Sanity:
         beaten=tuple(beaten),
         gold_message=_first_error(gold),
     )
+
+
+def _grades(grader: Grader, items: Sequence[GradeItem]) -> list[Grade]:
+    if not items:
+        return []
+    return ErrorTally(allowed_share=(ENOUGH_ERRORS - 0.5) / len(items)).in_turn(grader, items)
 
 
 def _bad_outputs(cases: Sequence[Case]) -> dict[str, list[str]]:
@@ -125,7 +135,7 @@ def _bad_outputs(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 
 def _worst(name: str, cases: Sequence[Case], grades: Sequence[Grade]) -> BadOutput:
-    scored = [(grade.score, case.place) for case, grade in zip(cases, grades, strict=True) if grade.scored]
+    scored = [(grade.score, case.place) for case, grade in zip(cases, grades, strict=False) if grade.scored]
     highest, place = max(scored, default=(0.0, ""))
     mean = sum(score for score, _ in scored) / len(scored) if scored else 0.0
     return BadOutput(name, highest, mean, len(grades) - len(scored), place, _first_error(grades))

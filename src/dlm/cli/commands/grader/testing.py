@@ -118,7 +118,9 @@ def _where(one: BadOutput) -> str:
 
 
 def _errors(n: int, message: str) -> str:
-    return f"{plural(n, 'grader error')}: {message}"
+    from dlm.grading import ENOUGH_ERRORS
+
+    return f"{plural(n, 'grader error')}{', then no more asked' if n >= ENOUGH_ERRORS else ''}: {message}"
 
 
 def _print_thresholds(output: Output, rows: list[ThresholdRow], own: float) -> None:
