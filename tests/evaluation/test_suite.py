@@ -39,6 +39,17 @@ def test_cases_of_a_file_have_no_rows_to_set(tmp_path: Path) -> None:
         read_suite(_document("cases: cases.jsonl, rows: 5"), tmp_path, "long")
 
 
+def test_prompts_that_the_grader_cannot_grade_are_told_before_anything_is_sampled(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "a", "reference": "b"}\n{"prompt": "c"}\n', encoding="utf-8")
+    document = _document("task: spreadsheet")
+    for grader in ("string_check:eq", "0.5*text_similarity + 0.5*length:1-5 words"):
+        with pytest.raises(UsageError, match="answers to 1 of 2 prompts cannot be graded") as caught:
+            read_rewards(document, tmp_path, [prompts], None, grader)
+        assert caught.value.where == f"{prompts}:2"
+    assert len(read_rewards(document, tmp_path, [prompts], None, "length:1-5 words").prompts) == 2
+
+
 @pytest.mark.parametrize("rows", [0, 201])
 def test_more_rows_than_can_be_made_are_refused_in_the_header(rows: int) -> None:
     with pytest.raises(DlmError, match="rows"):

@@ -13,7 +13,7 @@ from pathlib import Path
 from dlm.document import Document
 from dlm.errors import UsageError
 from dlm.evaluation import PROBES, read_suite, suite_names
-from dlm.grading import Case, GraderSpec, is_training_split, parse_grader, read_cases, task_cases
+from dlm.grading import Case, GraderSpec, is_training_split, make_grader, parse_grader, read_cases, task_cases
 from dlm.recipe import Choice
 from dlm.training import Prompt, refuse_proving_prompts
 
@@ -47,7 +47,8 @@ def read_rewards(
 
     Raises:
         DocumentError: bad lines of a file, with their numbers.
-        UsageError: there are no prompts or no grader, or versions are proven on some of the prompts.
+        UsageError: there are no prompts or no grader, versions are proven on some of the prompts, or some lack what the grader
+            compares with.
     """
     if prompts_files:
         if suite is not None:
@@ -63,7 +64,31 @@ def read_rewards(
     else:
         found = _of_suite(document, folder, suite or _only_suite(document), grader)
     refuse_proving_prompts(found.prompts, _proving(document, folder))
+    _require_gradable(found, folder)
     return found
+
+
+def _require_gradable(found: Rewards, folder: Path) -> None:
+    """See that each prompt brings what its grader compares with: an empty answer tells. A Python file is not asked; it may
+    need consent."""
+    if found.grader.files:
+        return
+    grades = make_grader(found.grader, folder=folder).grade(
+        [prompt.item("", truncated=False) for prompt in found.prompts]
+    )
+    failed = [
+        (prompt, grade.message)
+        for prompt, grade in zip(found.prompts, grades, strict=True)
+        if not grade.scored
+    ]
+    if failed:
+        prompt, why = failed[0]
+        raise UsageError(
+            f"answers to {len(failed):,} of {len(found.prompts):,} prompts cannot be graded by {found.grader.text}: {why}",
+            where=prompt.place,
+            expected="with every prompt what the grader compares with",
+            next_step='a line of such a file: {"prompt": "…", "reference": "…"}; or name another --grader',
+        )
 
 
 def _of_suite(document: Document, folder: Path, name: str, grader: str | None) -> Rewards:
