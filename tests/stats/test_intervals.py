@@ -20,6 +20,7 @@ def test_all_or_nothing_still_has_an_interval() -> None:
     assert share([True] * 10).low == pytest.approx(0.72247, abs=1e-5)
     assert share([False] * 10).high == pytest.approx(1 - 0.72247, abs=1e-5)
     assert mean([1.0] * 10) == share([True] * 10)
+    assert mean([1.0] + [0.0] * 19) == share([True] + [False] * 19)  # a hit of twenty: no narrower than none
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=300))
