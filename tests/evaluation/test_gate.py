@@ -60,6 +60,12 @@ def ask(text: str, *, candidate: Mapping[str, Summary], baseline: Mapping[str, S
     return outcome.conditions[0], outcome
 
 
+def test_of_several_a_missing_one_might_have_been_it() -> None:
+    text = "best of tables.score, stress.score >= base + 0.05"
+    assert ask(text, candidate={"tables": HALF}, baseline={"tables": HALF})[0].status == "MISSING"
+    assert ask(text, candidate={"tables": BETTER}, baseline={"tables": HALF})[0].status == "PASS"
+
+
 def test_fewer_than_six_cases_that_changed_are_no_improvement() -> None:
     base = {"tables": summary(score=[0.5] * 80)}
     for risen, status in ((5, "FAIL"), (6, "PASS")):

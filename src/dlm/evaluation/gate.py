@@ -120,7 +120,7 @@ def _ask(condition: Condition, evidence: Evidence) -> ConditionResult:
 def _one(condition: Condition, evidence: Evidence) -> ConditionResult:
     tried = [_measure(condition, metric, evidence) for metric in condition.metrics]
     better = 1.0 if condition.relation in (">=", ">") else -1.0
-    for status in ("PASS", "FAIL", "MISSING"):  # one of several is enough; a missing one might have been it
+    for status in ("PASS", "MISSING", "FAIL"):  # one of several is enough; a missing one might have been it
         found = [result for result in tried if result.status == status]
         if found:
             return max(found, key=lambda result: better * ((result.value or 0.0) - (result.needed or 0.0)))
