@@ -79,13 +79,7 @@ def write_report(results: Path, path: Path) -> Path:
         _conclusions(path.parent / "CONCLUSIONS.md"),
         _comparison(study),
         _side_by_side(study),
-        _everything(study),
-        _lost(study),
-        _ceilings(study, "sheets.dlm"),
-        _audit(study),
-        _gate(study, "sheets.dlm"),
-        _cost(study),
-        _curves(study, path.parent / "curves"),
+        _details(study, "sheets.dlm", path.parent / "curves"),
     )
     path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return path
@@ -103,16 +97,21 @@ def write_longer(results: Path, path: Path) -> Path:
         ),
         _conclusions(path.parent / "LONGER-CONCLUSIONS.md"),
         _comparison(study),
-        _everything(study),
-        _lost(study),
-        _ceilings(study, "longer.dlm"),
-        _audit(study),
-        _gate(study, "longer.dlm"),
-        _cost(study),
-        _curves(study, path.parent / "curves-longer"),
+        _details(study, "longer.dlm", path.parent / "curves-longer"),
     )
     path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
     return path
+
+
+def _details(study: Study, document: str, curves: Path) -> Lines:
+    """What both reports say behind their own tables."""
+    yield from _everything(study)
+    yield from _lost(study)
+    yield from _ceilings(study, document)
+    yield from _audit(study)
+    yield from _gate(study, document)
+    yield from _cost(study)
+    yield from _curves(study, curves)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Lines:

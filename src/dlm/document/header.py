@@ -14,6 +14,7 @@ from pydantic import (
 
 from dlm.document.ulid import is_ulid
 from dlm.recipe import PreferenceChoices, PreferenceNumbers, Recipe, RewardRecipe, RftRecipe
+from dlm.tasks.spreadsheet import MAX_ROWS
 
 __all__ = [
     "DOCUMENT_VERSION",
@@ -146,7 +147,7 @@ class Evaluation(BaseModel):
     rows: int | None = Field(
         None,
         ge=1,
-        le=200,
+        le=MAX_ROWS,
         description="source rows of each generated table, of its training split too; unset = the split's own",
     )
     split: str | None = Field(
