@@ -2,7 +2,8 @@
 
 A condition is out of reach for one of three reasons, each with its own way on: it lies beyond the metric's own end (the
 baseline leaves no room for what is asked), the token budget cuts the references short of it, or the references, uncut,
-score less. What the baseline's own answers meet is within reach. All three are known before anything is trained, once the baseline has been evaluated.
+score less. What the baseline's own answers meet is within reach. All three are known before anything is trained, once the
+baseline has been evaluated.
 """
 
 from __future__ import annotations

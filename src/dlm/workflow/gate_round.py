@@ -114,7 +114,8 @@ def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:
 class Foreseen:
     """What is known of a gate before there is a candidate. `baseline`: what the candidate will be compared with; `short`:
     conditions that are asked of it and that it does not meet; `unreachable`: those that no model can meet, with why;
-    `missing`: those that cannot be asked, with why; `unevaluated`: suites in which something is asked of it or against it, and it was not evaluated as the gate asks."""
+    `missing`: those that cannot be asked, with why; `unevaluated`: suites in which something is asked of it or against it, and
+    it was not evaluated as the gate asks."""
 
     baseline: str
     short: tuple[ConditionResult, ...]
