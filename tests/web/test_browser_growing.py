@@ -199,10 +199,12 @@ def test_at_most_ten_runs_are_laid_over(page: Any, store: Store, server: Served)
 
 def test_a_chart_that_did_not_come_is_asked_for_again(page: Any, store: Store, server: Served) -> None:
     record_run(store, steps=30)
+    lost: list[bool] = []
+    page.route("**/api/chart*", lambda route: route.abort() if lost else route.continue_())
     opened(page, server, "/training?run=1")
-    page.route("**/api/chart*", lambda route: route.abort())
+    lost.append(True)
     page.get_by_label("Tokens", exact=True).check()
     page.get_by_text("Failed to fetch").first.wait_for()
-    page.unroute("**/api/chart*")
+    lost.clear()
     page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the page opens its stream anew
     wait_until(lambda: page.get_by_text("Failed to fetch").count() == 0 and drawn(page) == 33)

@@ -358,9 +358,11 @@ def test_what_is_typed_while_an_answer_is_on_its_way_is_text_where_a_field_comes
 ) -> None:
     with serving(mined, "notes.dlm") as server, watched(page, server.base):
         page.goto(server.url)
-        page.goto(f"{server.base}/data?standing=staged&order=oldest")
         held: list[Any] = []
-        page.route("**/data/decide", lambda route: held.append(route))
+        page.route(
+            "**/data/decide", lambda route: held.append(route)
+        )  # before the page: later it may miss the key
+        page.goto(f"{server.base}/data?standing=staged&order=oldest")
         for (
             key
         ) in "a/area":  # the first is a decision; the others are a search, though its field has no focus yet

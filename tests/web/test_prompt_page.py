@@ -48,9 +48,9 @@ def test_a_probe_is_asked_as_written_and_a_preference_is_kept_once(cli: Cli, pag
 
     with serving(cli, "notes.dlm") as server, watched(page, server.base):
         page.goto(server.url)
+        page.route("**/api/ask", answer)
         page.goto(f"{server.base}/prompt")
         page.get_by_text("live", exact=True).wait_for()
-        page.route("**/api/ask", answer)
         page.get_by_role("button", name="Who reads").click()
         page.get_by_label("Beside").select_option("v0001")
         page.keyboard.press("Control+Enter")
@@ -72,12 +72,12 @@ def test_a_preference_that_is_refused_can_be_given_again(cli: Cli, page: Any) ->
     (cli.folder / "notes.dlm").write_text(recorded_document(), encoding="utf-8")
     with serving(cli, "notes.dlm") as server:
         page.goto(server.url)
-        page.goto(f"{server.base}/prompt")
-        page.get_by_text("live", exact=True).wait_for()
         page.route(
             "**/api/ask",
             lambda route: route.fulfill(content_type="application/x-ndjson", body=answers("One.", "Two.")),
         )
+        page.goto(f"{server.base}/prompt")
+        page.get_by_text("live", exact=True).wait_for()
         page.get_by_label("Question").fill("Which?")
         page.get_by_label("Beside").select_option("base")
         page.get_by_role("button", name="Ask").click()
