@@ -131,6 +131,26 @@ def test_check_reads_suites_and_gate(dlm: Dlm, gated: Path, old: str, new: str, 
 
 
 @pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("tables.row_precison >= base - 1", "there is no metric row_precison in tables: did you mean row_precision?"),
+        ("tabels.row_precision >= base - 1", "there is no suite tabels: did you mean tables?"),
+        ("tables.score >= 0.5 if unreachable tables.scor >= 0.5", "cannot ask 'tables.scor >= 0.5': there is no metric"),
+        ("tables.rows_surplus_share <= .1", ""),
+        ("validation.sft_loss <= base", ""),
+    ],
+)  # fmt: skip
+def test_check_warns_of_conditions_that_nothing_could_answer(
+    dlm: Dlm, gated: Path, condition: str, told: str
+) -> None:
+    text = gated.read_text(encoding="utf-8")
+    gated.write_text(text.replace("tables.row_precision >= base - 1", condition), encoding="utf-8")
+    out = dlm("check", "sheets.dlm").stdout
+    assert ("18:7: warning: the gate cannot ask" in out) == bool(told)
+    assert told in out
+
+
+@pytest.mark.parametrize(
     ("more", "told"),
     [
         (("--answers", "none/answers.jsonl"), "there is no folder none"),
