@@ -39,6 +39,13 @@ def test_cases_of_a_file_have_no_rows_to_set(tmp_path: Path) -> None:
         read_suite(_document("cases: cases.jsonl, rows: 5"), tmp_path, "long")
 
 
+def test_no_suite_has_the_name_of_the_held_out_rows(tmp_path: Path) -> None:
+    """A condition on `validation.score` would ask for what is no suite, and so be missing for ever."""
+    document = parse(HEADER.replace("long: {SUITE}", "validation: {task: spreadsheet}"))
+    with pytest.raises(UsageError, match="cannot be named validation"):
+        read_suite(document, tmp_path, "validation")
+
+
 def test_prompts_that_the_grader_cannot_grade_are_told_before_anything_is_sampled(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "a", "reference": "b"}\n{"prompt": "c"}\n', encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Final
 
 from dlm.document import Document
 from dlm.errors import UsageError
+from dlm.evaluation.conditions import VALIDATION
 from dlm.grading import (
     Case,
     GraderSpec,
@@ -88,6 +89,11 @@ def read_suite(document: Document, folder: Path, name: str) -> Suite:
         )
     if name not in document.header.evals:
         return Suite(name, _probes(document), parse_grader(_OF_PROBES))
+    if name == VALIDATION:
+        raise UsageError(
+            f"a suite cannot be named {name}: to the gate that is the training's own held-out rows",
+            expected="another name under evals",
+        )
     stated = document.header.evals[name]
     if stated.task is not None:
         cases = task_cases(stated.task, stated.split, seed=stated.seed, count=stated.n, rows=stated.rows)
