@@ -63,7 +63,14 @@ def test_cases_of_a_file(tmp_path):
     assert len(read_cases(path, count=2)) == 2
     with pytest.raises(UsageError, match="no split 'other'") as caught:
         read_cases(path, "other")
-    assert "test or train" in str(caught.value)
+    assert (caught.value.expected, caught.value.found) == (
+        'cases marked "split": "other"',
+        "cases marked test, train",
+    )
+    unmarked = tmp_path / "unmarked.jsonl"
+    unmarked.write_text('{"prompt": "a"}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="none that is marked"):
+        read_cases(unmarked, "train")
 
 
 def test_bad_lines_are_all_named(tmp_path):
