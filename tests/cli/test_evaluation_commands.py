@@ -245,7 +245,8 @@ def test_a_grader_that_a_document_names_is_asked_about_and_a_typed_one_is_not(
         HEADER.replace("base_model: pocket\n", f"base_model: pocket\n{evals}") + BODY, encoding="utf-8"
     )
     refused = dlm("grader", "test", "--document", str(document), expect=1).stderr
-    assert "dlm-grader rubric.py" in refused
+    assert "names a Python grader that you have not allowed yet" in refused
+    assert "found: rubric.py\n" in refused
     assert "--trust" in refused
     data = validate(dlm.json("grader", "test", "--document", str(document), "--trust"))
     assert (data["suite"], data["ok"], data["grader"]) == ("mine", True, "python:rubric.py")
