@@ -231,6 +231,9 @@ def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
     assert "sample_parse" in ran["errors"]
     Path("outputs.jsonl").write_text("[]\n", encoding="utf-8")
     assert "outputs-line" in dlm("grader", "run", "length:9", "--outputs", "outputs.jsonl", expect=1).stderr
+    gone = dlm("grader", "run", "length:9", "--outputs", "gone.jsonl", expect=2).stderr
+    assert "cannot read the file of outputs: No such file or directory\n" in gone
+    assert "--answers FILE writes such a file" in gone
 
 
 def test_a_grader_that_a_document_names_is_asked_about_and_a_typed_one_is_not(
