@@ -150,6 +150,20 @@ def test_check_warns_of_conditions_that_nothing_could_answer(
     assert told in out
 
 
+def test_check_warns_of_a_gate_with_nothing_behind_it(dlm: Dlm, document: Path) -> None:
+    document.write_text(
+        HEADER.replace("base_model: pocket\n", "base_model: pocket\ngate:\n") + BODY, encoding="utf-8"
+    )
+    out = dlm("check", str(document)).stdout
+    assert "warning: no gate is declared" in out
+    document.write_text(
+        document.read_text(encoding="utf-8").replace("gate:\n", "gate: {}\n"), encoding="utf-8"
+    )
+    assert (
+        "no gate is declared" not in dlm("check", str(document), expect=1).stdout
+    )  # nothing to make conditions from
+
+
 @pytest.mark.parametrize(
     ("more", "told"),
     [

@@ -32,7 +32,7 @@ def readiness(document: Document) -> tuple[list[Problem], list[Problem]]:
         gathered = gather_sources(document)
     except DocumentError as error:
         problems += error.problems
-    warnings = [*doubts, *_of_adapters(document), *_of_precision(document)]
+    warnings = [*doubts, *_of_empty_gate(document), *_of_adapters(document), *_of_precision(document)]
     if gathered is not None:
         warnings += _of_skipped_files(document, gathered)
         warnings += _of_nothing_to_train(document, gathered)
@@ -125,6 +125,15 @@ def _of_suites(document: Document, doubts: list[Problem]) -> list[Problem]:
     if header.gate and not found:
         look("gate", "gate", gate)
     return found
+
+
+def _of_empty_gate(document: Document) -> list[Problem]:
+    """`gate:` with nothing behind it: whoever wrote it means to have one."""
+    place = document.places.get("gate")
+    if place is None or document.header.gate is not None:
+        return []
+    message = "no gate is declared: there is nothing behind it; {} asks for the usual conditions"
+    return [Problem(*place, "gate", message, "gate: {}")]
 
 
 def _of_adapters(document: Document) -> list[Problem]:
