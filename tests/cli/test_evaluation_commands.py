@@ -117,7 +117,11 @@ def test_errors_of_eval_and_gate(dlm: Dlm, document: Path) -> None:
             "cases: gone.jsonl",
             "7:5: gone.jsonl: cannot read the file of cases",
         ),
-        ("task: spreadsheet\n    n: 2", "cases: bad.jsonl", "7:5: bad.jsonl:1: expected a JSON object"),
+        (
+            "task: spreadsheet\n    n: 2",
+            "cases: bad.jsonl",
+            "7:5: bad.jsonl:1: expected a JSON object with a prompt, and at will reference, facts (an object), split and id, and 2 more lines [suite]",
+        ),
         ("base - 1", "bases - 1", "18:7: the gate's condition cannot be read; found 'tables.row_precision"),
         ("n: 2", "n: 3", "no problems"),
     ],
@@ -126,7 +130,7 @@ def test_check_reads_suites_and_gate(dlm: Dlm, gated: Path, old: str, new: str, 
     text = gated.read_text(encoding="utf-8")
     assert text.count(old) == 1
     gated.write_text(text.replace(old, new), encoding="utf-8")
-    Path("bad.jsonl").write_text("[]\n", encoding="utf-8")
+    Path("bad.jsonl").write_text("[]\n" * 3, encoding="utf-8")
     assert told in dlm("check", "sheets.dlm", expect=int(told != "no problems")).stdout
 
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlm.cli.output import plural
 from dlm.errors import BaseModelError, DlmError, DocumentError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +80,9 @@ def _of_suites(document: Document, doubts: list[Problem]) -> list[Problem]:
             read()
         except DocumentError as error:  # lines of a file of cases
             first = error.problems[0]
-            told = f"{error.path}:{first.line}: {first.message}"
+            others = len(error.problems) - 1
+            more = f", and {plural(others, 'more line')}" if others else ""
+            told = f"{error.path}:{first.line}: {first.message}{more}"
             found.append(Problem(*document.places.get(key, (1, 1)), code, told))
         except DlmError as error:
             parts = (
