@@ -193,6 +193,8 @@ def test_nothing_was_trained_yet(dlm: Dlm, document: Path) -> None:
         pass
     for command in ("checkpoints", "diagnose"):
         assert "nothing was trained yet" in dlm(command, "notes.dlm", expect=1).stderr
+    ask = "dlm eval notes.dlm --version base --repeats 8 --why says it of the base; or dlm train notes.dlm"
+    assert ask in dlm("diagnose", "notes.dlm", "--evals", expect=1).stderr
 
 
 def test_errors_keep_our_own_shape(dlm: Dlm, document: Path) -> None:
