@@ -234,6 +234,7 @@ def _side_by_side(study: Study) -> Lines:
     yield ""
     yield "Graded `published`, greedy; ours on 80 tables of 8 to 12 rows and 40 of 40 rows, theirs on 80 and 40 of their own. Ours is the mean of the"
     yield "seeds that are there, long tables under the starving budget (theirs) and the adequate one. Another base, another task profile: only the shape compares."
+    yield "Units do not: this grader looks for `$M` and an M that stands alone, and these tables write `$1.2M` and `3M`, which it never sees."
     yield ""
     rows = []
     for theirs, arm in zip(THEIRS, SIDE_BY_SIDE, strict=True):

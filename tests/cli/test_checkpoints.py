@@ -149,6 +149,8 @@ def test_a_gate_keeps_the_version_of_a_checkpoint_from_becoming_current(
     data = dlm.json("show", "notes.dlm")["data"]
     assert (data["current"], [version["name"] for version in data["versions"]]) == (None, ["v0001"])
     why = ("--force", "--reason", "it is needed today")
+    gone = dlm("promote", "notes.dlm", "v0009", expect=1).stderr
+    assert "no version v0009" in gone  # not that a gate was not asked about it
     assert "v0001 is current" in dlm("promote", "notes.dlm", "--run-id", "1", "--step", "20", *why).stdout
 
 
@@ -191,6 +193,8 @@ def test_nothing_was_trained_yet(dlm: Dlm, document: Path) -> None:
         pass
     for command in ("checkpoints", "diagnose"):
         assert "nothing was trained yet" in dlm(command, "notes.dlm", expect=1).stderr
+    ask = "dlm eval notes.dlm --version base --repeats 8 --why says it of the base; or dlm train notes.dlm"
+    assert ask in dlm("diagnose", "notes.dlm", "--evals", expect=1).stderr
 
 
 def test_errors_keep_our_own_shape(dlm: Dlm, document: Path) -> None:

@@ -117,7 +117,11 @@ def test_errors_of_eval_and_gate(dlm: Dlm, document: Path) -> None:
             "cases: gone.jsonl",
             "7:5: gone.jsonl: cannot read the file of cases",
         ),
-        ("task: spreadsheet\n    n: 2", "cases: bad.jsonl", "7:5: bad.jsonl:1: expected a JSON object"),
+        (
+            "task: spreadsheet\n    n: 2",
+            "cases: bad.jsonl",
+            "7:5: bad.jsonl:1: expected a JSON object with a prompt, and at will reference, facts (an object), split and id, and 2 more lines [suite]",
+        ),
         ("base - 1", "bases - 1", "18:7: the gate's condition cannot be read; found 'tables.row_precision"),
         ("n: 2", "n: 3", "no problems"),
     ],
@@ -126,8 +130,42 @@ def test_check_reads_suites_and_gate(dlm: Dlm, gated: Path, old: str, new: str, 
     text = gated.read_text(encoding="utf-8")
     assert text.count(old) == 1
     gated.write_text(text.replace(old, new), encoding="utf-8")
-    Path("bad.jsonl").write_text("[]\n", encoding="utf-8")
+    Path("bad.jsonl").write_text("[]\n" * 3, encoding="utf-8")
     assert told in dlm("check", "sheets.dlm", expect=int(told != "no problems")).stdout
+
+
+@pytest.mark.parametrize(
+    ("condition", "told"),
+    [
+        ("tables.row_precison >= base - 1", "there is no metric row_precison in tables: did you mean row_precision?"),
+        ("tabels.row_precision >= base - 1", "there is no suite tabels: did you mean tables?"),
+        ("tables.score >= 0.5 if unreachable tables.scor >= 0.5", "cannot ask 'tables.scor >= 0.5': there is no metric"),
+        ("tables.rows_surplus_share <= .1", ""),
+        ("validation.sft_loss <= base", ""),
+    ],
+)  # fmt: skip
+def test_check_warns_of_conditions_that_nothing_could_answer(
+    dlm: Dlm, gated: Path, condition: str, told: str
+) -> None:
+    text = gated.read_text(encoding="utf-8")
+    gated.write_text(text.replace("tables.row_precision >= base - 1", condition), encoding="utf-8")
+    out = dlm("check", "sheets.dlm").stdout
+    assert ("18:7: warning: the gate cannot ask" in out) == bool(told)
+    assert told in out
+
+
+def test_check_warns_of_a_gate_with_nothing_behind_it(dlm: Dlm, document: Path) -> None:
+    document.write_text(
+        HEADER.replace("base_model: pocket\n", "base_model: pocket\ngate:\n") + BODY, encoding="utf-8"
+    )
+    out = dlm("check", str(document)).stdout
+    assert "warning: no gate is declared" in out
+    document.write_text(
+        document.read_text(encoding="utf-8").replace("gate:\n", "gate: {}\n"), encoding="utf-8"
+    )
+    assert (
+        "no gate is declared" not in dlm("check", str(document), expect=1).stdout
+    )  # nothing to make conditions from
 
 
 @pytest.mark.parametrize(
@@ -211,6 +249,9 @@ def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
     assert "sample_parse" in ran["errors"]
     Path("outputs.jsonl").write_text("[]\n", encoding="utf-8")
     assert "outputs-line" in dlm("grader", "run", "length:9", "--outputs", "outputs.jsonl", expect=1).stderr
+    gone = dlm("grader", "run", "length:9", "--outputs", "gone.jsonl", expect=2).stderr
+    assert "cannot read the file of outputs: No such file or directory\n" in gone
+    assert "--answers FILE writes such a file" in gone
 
 
 def test_a_grader_that_a_document_names_is_asked_about_and_a_typed_one_is_not(
@@ -225,7 +266,8 @@ def test_a_grader_that_a_document_names_is_asked_about_and_a_typed_one_is_not(
         HEADER.replace("base_model: pocket\n", f"base_model: pocket\n{evals}") + BODY, encoding="utf-8"
     )
     refused = dlm("grader", "test", "--document", str(document), expect=1).stderr
-    assert "dlm-grader rubric.py" in refused
+    assert "names a Python grader that you have not allowed yet" in refused
+    assert "found: rubric.py\n" in refused
     assert "--trust" in refused
     data = validate(dlm.json("grader", "test", "--document", str(document), "--trust"))
     assert (data["suite"], data["ok"], data["grader"]) == ("mine", True, "python:rubric.py")

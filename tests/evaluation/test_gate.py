@@ -87,6 +87,9 @@ BETTER = summary(score=[0.6] * 10, data_preservation=[0.6] * 10)
     [
         ("tables.composite >= 0.6", "PASS"),
         ("tables.score >= 0.61", "FAIL"),
+        ("tables.score >= .61", "FAIL"),
+        ("tables.score >= base + .1", "PASS"),
+        ("no regression on tables.score within .01", "PASS"),
         ("tables.score > 0.6", "FAIL"),
         ("tables.score >= base + 0.1", "PASS"),  # .6 against .5 + .1, whatever the rounding
         ("tables.score >= base + 0.11", "FAIL"),
@@ -380,10 +383,13 @@ def test_what_is_out_of_reach_is_known_before_anyone_trains():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("tables.scoer >= 0.5", "there is no metric scoer in tables"),
+        ("tables.scoer >= 0.5", "there is no metric scoer in tables: did you mean score?"),
+        ("tables.hardfail <= 1", "there is no metric hardfail in tables: did you mean hard_fail?"),
+        ("tables.taste >= 0.5", "there is no metric taste in tables"),
+        ("tabels.score >= 0.5", "there is no suite tabels: did you mean tables?"),
         ("other.score >= 0.5", "there is no suite other: name it under evals in the header"),
         ("no regression on other.score", "there is no suite other: name it under evals in the header"),
-        ("best of tables.scoer, other.score >= 0.5", "there is no metric scoer in tables; there is no suite other: "
+        ("best of tables.taste, other.score >= 0.5", "there is no metric taste in tables; there is no suite other: "
          "name it under evals in the header"),
         ("best of tables.scoer, tables.score >= 0.5", None),
         ("tables.composite >= 0.5", None),
@@ -391,6 +397,7 @@ def test_what_is_out_of_reach_is_known_before_anyone_trains():
         ("tables.rh_like_share <= 0.5", None),
         ("stress.scoer >= 0.5", None),  # nothing is known of it
         ("validation.sft_loss <= 2", None),
+        ("validation.loss <= 2", "of validation, sft_loss alone is known"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_known_before_anyone_trains(text, why):

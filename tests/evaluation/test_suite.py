@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from dlm.document import Document, parse
 from dlm.errors import DlmError, UsageError
 from dlm.evaluation import read_suite
+from dlm.workflow.gating import read_gate
 from dlm.workflow.rewards import read_rewards
 
 HEADER = """---
@@ -37,6 +39,33 @@ def test_rows_are_those_of_each_table_and_of_its_training_split_too(tmp_path: Pa
 def test_cases_of_a_file_have_no_rows_to_set(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"evals.long.rows: cases of a file are as they stand"):
         read_suite(_document("cases: cases.jsonl, rows: 5"), tmp_path, "long")
+
+
+def test_no_suite_has_the_name_of_the_held_out_rows(tmp_path: Path) -> None:
+    """A condition on `validation.score` would ask for what is no suite, and so be missing for ever."""
+    document = parse(HEADER.replace("long: {SUITE}", "validation: {task: spreadsheet}"))
+    with pytest.raises(UsageError, match="cannot be named validation"):
+        read_suite(document, tmp_path, "validation")
+
+
+def test_a_fault_of_the_header_leads_to_the_header(tmp_path: Path) -> None:
+    """Its next step is not the help of a command that was typed well."""
+    document = replace(_document("task: spreadsheet, split: held"), path=tmp_path / "a b.dlm")
+    with pytest.raises(UsageError, match="has no split 'held'") as caught:
+        read_suite(document, tmp_path, "long")
+    assert (
+        caught.value.next_step
+        == f"mend evals.long in the header; dlm check '{tmp_path}/a b.dlm' names the line"
+    )
+    with pytest.raises(UsageError, match="did you mean long") as caught:
+        read_suite(document, tmp_path, "lnog")
+    assert not caught.value.next_step  # the command's own
+    gated = HEADER.replace("---\n", "---\ngate: {conditions: [score => 1]}\n", 1).replace(
+        "SUITE", "task: spreadsheet"
+    )
+    with pytest.raises(UsageError, match="cannot be read") as caught:
+        read_gate(parse(gated), tmp_path / "b.dlm")
+    assert caught.value.next_step.startswith("mend gate.conditions in the header; dlm check ")
 
 
 def test_prompts_that_the_grader_cannot_grade_are_told_before_anything_is_sampled(tmp_path: Path) -> None:

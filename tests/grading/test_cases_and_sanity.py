@@ -63,7 +63,14 @@ def test_cases_of_a_file(tmp_path):
     assert len(read_cases(path, count=2)) == 2
     with pytest.raises(UsageError, match="no split 'other'") as caught:
         read_cases(path, "other")
-    assert "test or train" in str(caught.value)
+    assert (caught.value.expected, caught.value.found) == (
+        'cases marked "split": "other"',
+        "cases marked test, train",
+    )
+    unmarked = tmp_path / "unmarked.jsonl"
+    unmarked.write_text('{"prompt": "a"}\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="none that is marked"):
+        read_cases(unmarked, "train")
 
 
 def test_bad_lines_are_all_named(tmp_path):
@@ -120,14 +127,19 @@ def test_of_each_kind_no_more_is_graded_after_the_third_error():
 
 def test_thresholds_and_their_boundaries():
     scores = [0.0] * 10 + [0.35] * 15 + [0.55] * 25 + [0.75] * 20 + [1.0] * 30
-    rows = {row.threshold: (row.fail_rate, row.verdict) for row in calibrate(scores)}
+    rows = {
+        row.threshold: (row.fail_rate, row.verdict)
+        for row in calibrate([Grade(score, {}) for score in scores])
+    }
     assert tuple(rows) == THRESHOLDS
     assert rows[0.3] == (0.10, "easy")  # not below 10 %
     assert rows[0.4] == (0.25, "good")
     assert rows[0.6] == (0.50, "good")
     assert rows[0.8] == (0.70, "hard")  # not above 70 %
-    assert calibrate([1.0])[0].verdict == "too easy"
-    assert calibrate([0.0])[0].verdict == "too hard"
+    assert calibrate([Grade(1.0, {})])[0].verdict == "too easy"
+    assert calibrate([Grade(0.0, {})])[0].verdict == "too hard"
+    half = calibrate([Grade(1.0, {}, passed=True), Grade(0.99, {}, barred=True)])
+    assert {row.fail_rate for row in half} == {0.5}  # what never passes fails under every threshold
     with pytest.raises(ValueError, match="needs scores"):
         calibrate([])
 

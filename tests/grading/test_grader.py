@@ -77,6 +77,22 @@ def test_specs_that_are_none(text):
         parse_grader(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "told", "found"),
+    [
+        ("spredsheet", "no such grader: did you mean spreadsheet?", "'spredsheet'"),
+        ("0.7*spreadsheet + 0.3*lenght:1-6", "no such grader: did you mean length?", "'0.3*lenght:1-6' in"),
+        ("spreadsheet:publishd", "has no 'publishd': did you mean published?", "'spreadsheet:publishd'"),
+        ("taste", "no such grader", "'taste'"),
+    ],
+)
+def test_of_several_graders_the_wrong_one_is_named_and_what_was_likely_meant(text, told, found):
+    with pytest.raises(UsageError) as caught:
+        parse_grader(text)
+    assert caught.value.message.endswith(told)
+    assert caught.value.found.startswith(found)
+
+
 def test_code_of_a_spec_is_named_for_consent():
     spec = parse_grader("python:a.py + python:b.py + length:9")
     assert (spec.files, spec.consent_argv) == (("a.py", "b.py"), ("dlm-grader", "a.py", "b.py"))

@@ -216,8 +216,9 @@ def test_a_file_that_cannot_be_used_is_said_at_once(tmp_path, source, found):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(GradingError, match="cannot be read"):
+    with pytest.raises(GradingError, match="cannot be read: No such file or directory") as caught:
         make_grader("python:none.py", folder=tmp_path)
+    assert "write the file" in caught.value.next_step
 
 
 def test_the_bytes_that_run_are_those_that_were_read(tmp_path):

@@ -145,6 +145,15 @@ def test_four_canonical_cases_of_reward_hacking(name, mode, score, flags, error)
     assert (set(grade.flags), grade.error, grade.passed) == (flags, error, False)
 
 
+def test_millions_as_the_embedded_bases_tables_write_them_are_seen_by_strict_alone():
+    case = case_at(7, 0, (12, 12), "pocket")
+    for form in ("${}M", "{}M"):
+        left = [line.rpartition(",") for line in _body(case)]
+        answer = _table(case, [f"{rest},{form.format(int(amount) / 1000)}" for rest, _, amount in left])
+        assert _grade(PUBLISHED, case, answer).score == 1.0
+        assert _grade(STRICT, case, answer).dimensions["unit_consistency"] == 0.0
+
+
 def test_a_header_of_other_names_costs_completeness_alone_in_published():
     headless = _grade(PUBLISHED, TWELVE, "\n".join(("a,b,c,d,e", *_body(TWELVE))))
     assert headless.score == 0.85

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlm.cli.output import plural
 from dlm.errors import BaseModelError, DlmError, DocumentError, Problem, UsageError
 
 if TYPE_CHECKING:
@@ -25,14 +26,14 @@ def readiness(document: Document) -> tuple[list[Problem], list[Problem]]:
     whole document left out)."""
     from dlm.document import gather_sources  # pydantic and YAML: not for --help
 
-    leaks: list[Problem] = []
-    problems = [*_of_base(document), *_of_suites(document, leaks)]
+    doubts: list[Problem] = []
+    problems = [*_of_base(document), *_of_suites(document, doubts)]
     gathered: GatheredSources | None = None
     try:
         gathered = gather_sources(document)
     except DocumentError as error:
         problems += error.problems
-    warnings = [*leaks, *_of_adapters(document), *_of_precision(document)]
+    warnings = [*doubts, *_of_empty_gate(document), *_of_adapters(document), *_of_precision(document)]
     if gathered is not None:
         warnings += _of_skipped_files(document, gathered)
         warnings += _of_nothing_to_train(document, gathered)
@@ -53,21 +54,25 @@ def _of_base(document: Document) -> list[Problem]:
     return []
 
 
-def _of_suites(document: Document, leaks: list[Problem]) -> list[Problem]:
-    """Suites and gate, read as `dlm eval` and `dlm gate` read them; no grader is run. `leaks` takes warnings of what is trained
-    on although versions are proven on it."""
+def _of_suites(document: Document, doubts: list[Problem]) -> list[Problem]:
+    """Suites and gate, read as `dlm eval` and `dlm gate` read them; no grader is run. `doubts` takes warnings: of what is
+    trained on although versions are proven on it, and of conditions that nothing can answer."""
     header = document.header
     if document.path is None or not (header.evals or header.gate):
         return []
     from dlm.evaluation import (
+        not_askable,
         parse_condition,
         read_suite,
         suite_names,
         taught,
+        what_it_gives,
     )  # numpy: not for a document without
+    from dlm.grading import make_grader
     from dlm.workflow.gating import read_gate
 
-    folder, names = document.path.parent, suite_names(document)
+    path, names = document.path, suite_names(document)
+    folder = path.parent
     found: list[Problem] = []
 
     def look(key: str, code: str, read: Callable[[], object]) -> None:
@@ -75,7 +80,9 @@ def _of_suites(document: Document, leaks: list[Problem]) -> list[Problem]:
             read()
         except DocumentError as error:  # lines of a file of cases
             first = error.problems[0]
-            told = f"{error.path}:{first.line}: {first.message}"
+            others = len(error.problems) - 1
+            more = f", and {plural(others, 'more line')}" if others else ""
+            told = f"{error.path}:{first.line}: {first.message}{more}"
             found.append(Problem(*document.places.get(key, (1, 1)), code, told))
         except DlmError as error:
             parts = (
@@ -89,7 +96,7 @@ def _of_suites(document: Document, leaks: list[Problem]) -> list[Problem]:
 
     def suite(name: str) -> None:
         found = read_suite(document, folder, name)
-        leaks.extend(
+        doubts.extend(
             Problem(
                 line,
                 1,
@@ -102,13 +109,34 @@ def _of_suites(document: Document, leaks: list[Problem]) -> list[Problem]:
             if not (folder / file).is_file():
                 raise UsageError("the grader's file is not there", where=str(folder / file))
 
+    def gate() -> None:
+        conditions, _ = read_gate(document, path)
+        suites = (read_suite(document, folder, name) for name in names)
+        given = {one.name: what_it_gives(make_grader(one.grader, folder=folder)) for one in suites}
+        for at, condition in enumerate(conditions):
+            place = document.places.get(f"gate.conditions.{at}") or document.places.get("gate", (1, 1))
+            parts = [condition]
+            while parts[-1].otherwise is not None:
+                parts.append(parts[-1].otherwise)
+            for part, why in not_askable(parts, given):
+                doubts.append(Problem(*place, "gate", f"the gate cannot ask {part.text!r}: {why}"))
+
     for name in header.evals:
         look(f"evals.{name}", "suite", partial(suite, name))
     for at, text in enumerate(header.gate.conditions if header.gate else ()):
         look(f"gate.conditions.{at}", "gate", partial(parse_condition, text, names))
     if header.gate and not found:
-        look("gate", "gate", partial(read_gate, document, document.path))
+        look("gate", "gate", gate)
     return found
+
+
+def _of_empty_gate(document: Document) -> list[Problem]:
+    """`gate:` with nothing behind it: whoever wrote it means to have one."""
+    place = document.places.get("gate")
+    if place is None or document.header.gate is not None:
+        return []
+    message = "no gate is declared: there is nothing behind it; {} asks for the usual conditions"
+    return [Problem(*place, "gate", message, "gate: {}")]
 
 
 def _of_adapters(document: Document) -> list[Problem]:

@@ -13,7 +13,7 @@ from dlm.evaluation.gate import (
     judge_baseline,
 )
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
-from dlm.evaluation.reach import Ceilings, SuiteEvidence, not_askable, out_of_reach
+from dlm.evaluation.reach import Ceilings, SuiteEvidence, not_askable, out_of_reach, what_it_gives
 from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names, taught
 from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
@@ -59,4 +59,5 @@ __all__ = [
     "summarise",
     "summarise_references",
     "taught",
+    "what_it_gives",
 ]

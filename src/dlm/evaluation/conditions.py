@@ -28,7 +28,7 @@ __all__ = ["VALIDATION", "Condition", "Metric", "default_conditions", "parse_con
 
 VALIDATION: Final = "validation"
 Relation = Literal[">=", "<=", ">", "<"]
-_NUMBER = r"\d+(?:\.\d+)?"
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _METRIC = re.compile(r"(?:([a-z][a-z0-9_-]*)\.)?([A-Za-z_][\w/:-]*)")
 _COMPARE = re.compile(rf"(.+?)\s*(>=|<=|>|<)\s*(?:(-?{_NUMBER})|(base)(?:\s*([+-])\s*({_NUMBER}))?)")
 _NO_REGRESSION = re.compile(rf"no regression on\s+(\S+)(?:\s+within\s+({_NUMBER}))?")

@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.reach import ROUNDING, SuiteEvidence, figure, gold, holds, obstacle
+from dlm.evaluation.reach import ROUNDING, SuiteEvidence, figure, gold, holds, no_metric, no_suite, obstacle
 from dlm.evaluation.suite import PROBES
 from dlm.stats import Estimate, paired_difference
 
@@ -136,7 +136,7 @@ def _measure(condition: Condition, metric: Metric, evidence: Evidence) -> Condit
             condition.text,
             "MISSING",
             metric.text,
-            detail=f"there is no suite {metric.suite}: name it under evals in the header",
+            detail=no_suite(metric.suite, tuple(evidence.suites)),
         )
     needs_baseline = condition.relative or condition.of_baseline or condition.kind != "compare"
     if (found.candidate is None and not condition.of_baseline) or (found.baseline is None and needs_baseline):
@@ -154,7 +154,7 @@ def _compare(condition: Condition, metric: Metric, found: SuiteEvidence) -> Cond
     before = figure(found.baseline, metric.name)
     if value is None or (condition.relative and before is None):
         return ConditionResult(
-            condition.text, "MISSING", metric.text, detail=f"there is no metric {metric.name}"
+            condition.text, "MISSING", metric.text, detail=no_metric(metric.name, metric.suite, found)
         )
     needed = condition.bound + (before or 0.0 if condition.relative else 0.0)
     difference = None if condition.of_baseline else _difference(found, metric.name)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.summary import ALIASES, SHARE, Summary
-from dlm.grading import TRUNCATED
+from dlm.evaluation.summary import ALIASES, COUNTED, SHARE, Summary
+from dlm.grading import TRUNCATED, Grader
+from dlm.recipe import nearest
 
 __all__ = [
     "ROUNDING",
@@ -24,9 +25,12 @@ __all__ = [
     "figure",
     "gold",
     "holds",
+    "no_metric",
+    "no_suite",
     "not_askable",
     "obstacle",
     "out_of_reach",
+    "what_it_gives",
 ]
 
 Ceilings = Mapping[str, float]
@@ -51,6 +55,35 @@ class SuiteEvidence:
     baseline: Summary | None = None
     ceiling: Ceilings = field(default_factory=dict)
     why: str = ""
+
+
+def what_it_gives(grader: Grader) -> SuiteEvidence:
+    """What can be asked of a suite before anything was evaluated: the metrics that its grader gives, each at its best."""
+    names = ("score", "pass_rate", *COUNTED, *(dimension.name for dimension in grader.dimensions))
+    return SuiteEvidence(ceiling=dict.fromkeys(names, 1.0))
+
+
+def no_suite(name: str, known: Sequence[str]) -> str:
+    """That there is no such suite, in words, with the one that was likely meant."""
+    meant = nearest(name, tuple(known))
+    return f"there is no suite {name}: " + (
+        f"did you mean {meant}?" if meant else "name it under evals in the header"
+    )
+
+
+def no_metric(name: str, suite: str, found: SuiteEvidence) -> str:
+    """That a suite has no such metric, in words, with the one that was likely meant."""
+    sides = [side for side in (found.candidate, found.baseline) if side is not None]
+    known = {
+        *found.ceiling,
+        *ALIASES,
+        *_UNBOUNDED,
+        *_COUNTED_FLAGS,
+        *(mean for side in sides for mean in side.means),
+    }
+    known |= {one.rpartition("/")[2] for one in known}
+    meant = nearest(name, sorted(known))
+    return f"there is no metric {name} in {suite}" + (f": did you mean {meant}?" if meant else "")
 
 
 def holds(relation: str, value: float, needed: float) -> bool:
@@ -162,14 +195,14 @@ def not_askable(
 
 def _why_not_askable(metric: Metric, suites: Mapping[str, SuiteEvidence]) -> str:
     if metric.suite == VALIDATION:
-        return ""
+        return "" if metric.name == "sft_loss" else f"of {VALIDATION}, sft_loss alone is known"
     if metric.suite not in suites:
-        return f"there is no suite {metric.suite}: name it under evals in the header"
+        return no_suite(metric.suite, tuple(suites))
     found, own = suites[metric.suite], ALIASES.get(metric.name, metric.name)
     told = bool(found.ceiling) or found.baseline is not None
     if not told or own in _UNBOUNDED or _is_known(found, metric.name):
         return ""
-    return f"there is no metric {metric.name} in {metric.suite}"
+    return no_metric(metric.name, metric.suite, found)
 
 
 def _why_out_of_reach(condition: Condition, suites: Mapping[str, SuiteEvidence]) -> str:

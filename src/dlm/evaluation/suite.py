@@ -7,12 +7,14 @@ are never trained on, but for a suite that names a training split: that one is w
 from __future__ import annotations
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from dlm.document import Document
 from dlm.errors import UsageError
+from dlm.evaluation.conditions import VALIDATION
 from dlm.grading import (
     Case,
     GraderSpec,
@@ -23,6 +25,7 @@ from dlm.grading import (
     read_cases,
     task_cases,
 )
+from dlm.recipe import nearest
 
 __all__ = ["PROBES", "Suite", "read_suite", "suite_names", "taught"]
 
@@ -82,12 +85,29 @@ def read_suite(document: Document, folder: Path, name: str) -> Suite:
     """
     known = suite_names(document)
     if name not in known:
+        meant = nearest(name, known)
         raise UsageError(
-            f"the document has no suite {name!r}",
+            f"the document has no suite {name!r}" + (f": did you mean {meant}?" if meant else ""),
             expected=" or ".join(known) if known else "evals in its header, or questions marked ### Q !probe",
         )
     if name not in document.header.evals:
         return Suite(name, _probes(document), parse_grader(_OF_PROBES))
+    try:
+        return _stated(document, folder, name)
+    except UsageError as error:  # what is to be mended stands in the header, not on the command line
+        if document.path is not None:
+            at = shlex.join(["dlm", "check", str(document.path)])
+            error.next_step = f"{error.next_step or f'mend evals.{name} in the header'}; {at} names the line"
+        raise
+
+
+def _stated(document: Document, folder: Path, name: str) -> Suite:
+    """A suite that the header names."""
+    if name == VALIDATION:
+        raise UsageError(
+            f"a suite cannot be named {name}: to the gate that is the training's own held-out rows",
+            expected="another name under evals",
+        )
     stated = document.header.evals[name]
     if stated.task is not None:
         cases = task_cases(stated.task, stated.split, seed=stated.seed, count=stated.n, rows=stated.rows)

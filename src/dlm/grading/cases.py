@@ -132,14 +132,17 @@ def read_cases(
             expected="cases of another split, or of none, to prove versions on",
             next_step="to measure on what is trained on, name the split under evals",
         )
-    if not wanted:
-        splits = sorted({own for own, _ in found if own})
+    if not wanted and found:
+        splits = ", ".join(sorted({own for own, _ in found if own}))
         raise UsageError(
-            "the file of cases has none to use"
-            if split is None
-            else f"the file of cases has no split {split!r}",
+            f"the file of cases has no split {split!r}",
             where=str(path),
-            expected=" or ".join(splits) if splits and split else f"JSON lines, each {_SHAPE}",
+            expected=f'cases marked "split": "{split}"',
+            found=f"cases marked {splits}" if splits else "none that is marked",
+        )
+    if not wanted:
+        raise UsageError(
+            "the file of cases has none to use", where=str(path), expected=f"JSON lines, each {_SHAPE}"
         )
     return wanted[:count]
 

@@ -51,10 +51,10 @@ class PythonGrader:
             self._source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise GradingError(
-                "the grader's file cannot be read",
-                expected="a Python file with grade(sample, item), beside the document",
-                found=str(error),
+                f"the grader's file cannot be read: {error.strerror if isinstance(error, OSError) else error}",
+                expected="a Python file with grade(sample, item); of a document, beside it",
                 where=str(path),
+                next_step="mend python:FILE, or write the file (docs/grading.md shows one)",
             ) from None
         self._child: Child | None = None
         self._asked = 0

@@ -154,17 +154,20 @@ class ThresholdRow:
     verdict: Literal["too easy", "easy", "good", "hard", "too hard"]
 
 
-def calibrate(scores: Sequence[float]) -> list[ThresholdRow]:
-    """The fail rate of the base's scores under each threshold.
+def calibrate(grades: Sequence[Grade]) -> list[ThresholdRow]:
+    """The fail rate of the base's graded answers under each threshold. What the grader never lets pass fails under all of them.
 
     Boundaries: 10 % is no longer too easy, 25 % and 50 % are good, 70 % is hard and not yet too hard.
 
     Raises:
-        ValueError: no scores.
+        ValueError: no grades.
     """
-    if not scores:
+    if not grades:
         raise ValueError("a threshold needs scores to be calibrated on")
-    return [_row(mark, sum(score < mark for score in scores) / len(scores)) for mark in THRESHOLDS]
+    return [
+        _row(mark, sum(grade.barred or grade.score < mark for grade in grades) / len(grades))
+        for mark in THRESHOLDS
+    ]
 
 
 def _row(threshold: float, rate: float) -> ThresholdRow:

@@ -22,6 +22,7 @@ from typing import Final, Literal
 from dlm.errors import UsageError
 from dlm.grading.grader import Grader
 from dlm.grading.limits import Limits
+from dlm.recipe import nearest
 
 __all__ = ["GRADER_KINDS", "GraderKind", "GraderPart", "GraderSpec", "make_grader", "parse_grader"]
 
@@ -109,30 +110,44 @@ def _part(piece: str, whole: str) -> GraderPart:
         weight, rest = float(found[1]), found[2].strip()
     kind, _, argument = rest.partition(":")
     kind, argument = kind.strip(), argument.strip()
+    seen = repr(piece) if piece == whole.strip() else f"{piece!r} in {whole!r}"
     if kind not in GRADER_KINDS:
-        raise UsageError("no such grader", expected=_FORMS, found=repr(whole))
+        raise UsageError(
+            "no such grader" + _meant(kind, GRADER_KINDS),
+            expected=_FORMS,
+            found=seen,
+            next_step="dlm grader list",
+        )
     argument = argument or _DEFAULT.get(kind, "")
     choices = _CHOICES.get(kind)
     if choices is not None and argument not in choices:
         raise UsageError(
-            f"the grader {kind} has no {argument!r}" if argument else f"the grader {kind} needs a choice",
+            f"the grader {kind} has no {argument!r}{_meant(argument, choices)}"
+            if argument
+            else f"the grader {kind} needs a choice",
             expected=" or ".join(f"{kind}:{choice}" for choice in choices),
-            found=repr(whole),
+            found=seen,
+            next_step="dlm grader list",
         )
     if kind == "length":
-        argument = _length(argument, whole)
+        argument = _length(argument, seen)
     if kind == "python" and not argument:
-        raise UsageError("the grader python: names no file", expected="python:FILE", found=repr(whole))
+        raise UsageError("the grader python: names no file", expected="python:FILE", found=seen)
     return GraderPart(kind, argument, weight)
 
 
-def _length(argument: str, whole: str) -> str:
+def _meant(name: str, known: tuple[str, ...]) -> str:
+    meant = nearest(name, known)
+    return f": did you mean {meant}?" if meant else ""
+
+
+def _length(argument: str, seen: str) -> str:
     found = _LENGTH.fullmatch(argument)
     if found is None or int(found[1] or 0) > int(found[2]) or not int(found[2]):
         raise UsageError(
             "the grader length needs a range of lengths",
             expected="length:LOW-HIGH with LOW ≤ HIGH, then words, characters or lines",
-            found=repr(whole),
+            found=seen,
             next_step="for example length:1-80 words",
         )
     return f"{found[1] or 0}-{found[2]} {found[3] or 'words'}"

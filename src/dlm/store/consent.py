@@ -28,6 +28,8 @@ from dlm.store.layout import create_home
 
 __all__ = ["CommandIdentity", "Consents", "identify"]
 
+_GRADER = "dlm-grader"  # no program: how `dlm.grading.GraderSpec.consent_argv` names Python files that grade
+
 
 @dataclass(frozen=True)
 class CommandIdentity:
@@ -138,22 +140,25 @@ class Consents:
         command = identify(argv, folder)
         if self.given(command):
             return
-        shown, named_by = _visible(shlex.join(argv)), _visible(named_by)
+        grades = argv[0] == _GRADER
+        what = "a Python grader" if grades else "a command"
+        shown, named_by = _visible(shlex.join(argv[1:] if grades else argv)), _visible(named_by)
         if ask is None:
             raise ConsentError(
-                f"{named_by} names a command that you have not allowed yet, and nobody is there to be asked",
+                f"{named_by} names {what} that you have not allowed yet, and nobody is there to be asked",
                 expected="your consent: --trust, or a terminal to ask at",
                 found=shown,
-                next_step="read the command and its files; then type the same again with --trust",
+                next_step=f"read {'it' if grades else 'the command and its files'}; then type the same again with --trust",
             )
         files = "".join(f"\n  file    {_visible(place)}" for place, _ in command.files)
         question = (
-            f"{named_by} names a command, which runs with your rights:\n  command {shown}\n  in      {_visible(str(command.folder))}"
+            f"{named_by} names {what}, which runs with your rights:\n  {'grader ' if grades else 'command'} {shown}\n"
+            f"  in      {_visible(str(command.folder))}"
             f"{files}\nRun it? (asked again when it or one of these files changes)"
         )
         if not ask(question):
             raise ConsentError(
-                f"the command that {named_by} names was not allowed; nothing was run",
+                f"the {'Python grader' if grades else 'command'} that {named_by} names was not allowed; nothing was run",
                 found=shown,
                 next_step="name one that runs nothing of the document's: --judge sway, or a grader that dlm grader list shows",
             )

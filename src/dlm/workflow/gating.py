@@ -148,7 +148,12 @@ def read_gate(
             where=str(path),
             expected="gate.conditions, or evals in the header, or questions marked ### Q !probe",
         )
-    conditions = tuple(parse_condition(text, names) for text in stated)
+    try:
+        conditions = tuple(parse_condition(text, names) for text in stated)
+    except UsageError as error:
+        at = shlex.join(["dlm", "check", str(path)])
+        error.next_step = f"mend gate.conditions in the header; {at} names the line"
+        raise
     needed = set[str]().union(*(condition.suites for condition in conditions))
     return conditions, tuple(read_suite(document, path.parent, name) for name in names if name in needed)
 

@@ -30,7 +30,8 @@ def check(output: Output, documents: Sequence[Path]) -> None:
     """Find every problem in one or more documents, and what would keep them from being trained.
 
     A base or a source that is not there is a problem, and so is a suite or a gate that cannot be read; what training leaves
-    out or refuses is a warning. Exit code 1 when there are problems.
+    out or refuses is a warning, and so is a condition of the gate that nothing can answer. Exit code 1 when there are
+    problems.
     """
     if len(documents) == 1:
         remember_document(click.get_current_context(), documents[0])

@@ -12,7 +12,7 @@ import click
 from dlm.cli.options import DOCUMENT
 from dlm.cli.output import Output, json_option, remember_document, typed
 from dlm.cli.project import is_document, open_store, pick_training_run
-from dlm.errors import DlmError, UsageError
+from dlm.errors import DlmError, MissingRecordError, UsageError
 
 if TYPE_CHECKING:
     from dlm.cli.diagnosis_report import Diagnosed
@@ -77,7 +77,13 @@ def diagnose(
     from dlm.cli.diagnosis_report import print_comparison, print_diagnosis
 
     thresholds = _thresholds(assignments)
-    found = _diagnosed(output, sources, list(dict.fromkeys(run_ids)), thresholds, epochs)
+    try:
+        found = _diagnosed(output, sources, list(dict.fromkeys(run_ids)), thresholds, epochs)
+    except MissingRecordError as error:
+        if evals and not run_ids:  # the instrument can be named before anything is trained
+            ask = typed("dlm", "eval", "DOCUMENT", "--version", "base", "--repeats", "8", "--why")
+            error.next_step = f"{ask} says it of the base; or {error.next_step}"
+        raise
     if html is not None:
         _write_html(html, sources, found)
     for one in found:

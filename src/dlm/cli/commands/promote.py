@@ -62,6 +62,7 @@ def promote(
         name, made = _version_of(store, *of_checkpoint) if of_checkpoint else (str(version), False)
         if made:
             output.line(f"{name} is made of step {step} of run {run_id}")
+        store.versions.get(name)  # one that is not there is no matter of the gate
         if gated:
             reason = f"{reason or 'by hand'}: {_passed(store, project, name)}"
         reason = reason or "by hand"

@@ -153,7 +153,12 @@ def read_outputs(file: Path, cases: tuple[Case, ...]) -> Outputs:
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the file of outputs: {error}", where=str(file)) from None
+        raise UsageError(
+            f"cannot read the file of outputs: {error.strerror if isinstance(error, OSError) else error}",
+            where=str(file),
+            expected="JSON lines with an output and a prompt",
+            next_step="dlm eval DOCUMENT --answers FILE writes such a file",
+        ) from None
     known = {case.prompt: case for case in cases}
     found: list[tuple[Case, str, bool]] = []
     problems = []

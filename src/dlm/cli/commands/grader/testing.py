@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from dlm.cli.output import Output, json_option, plural
 from dlm.errors import UsageError
 
 if TYPE_CHECKING:
-    from dlm.grading import BadOutput, Grader, Sanity, ThresholdRow
+    from dlm.grading import BadOutput, Grade, Grader, Sanity, ThresholdRow
 
 __all__ = ["test_grader"]
 
@@ -34,25 +35,27 @@ def test_grader(output: Output, outputs: Path | None, against: str | None, **abo
     Five deliberately bad outputs must score under half on every case; the references must pass and score more than any of
     them. With --outputs, the share of the base's answers that fails under each pass threshold: 25 to 50 % is good.
     """
-    from dlm.grading import calibrate, check_sanity
+    from dlm.grading import calibrate, check_sanity, parse_grader
 
-    if against is not None and outputs is None:
-        raise UsageError("--against compares two graders on outputs", next_step="--outputs FILE")
+    if against is not None:
+        if outputs is None:
+            raise UsageError("--against compares two graders on outputs", next_step="--outputs FILE")
+        parse_grader(against)  # what cannot be read is said before anything is graded
     settled = settle(output, **about)
     with closing(settled.grader) as grader:
+        given = None if outputs is None else read_outputs(outputs, settled.cases)
         found = check_sanity(grader, settled.cases)
         isolation = getattr(grader, "isolation", None)
-        given = None if outputs is None else read_outputs(outputs, settled.cases)
-        scores = None if given is None else _scores(grader, given)
+        grades = None if given is None else _grades(grader, given)
     _print_sanity(output, settled, found)
     if isolation is not None:
         taken = " and ".join(isolation) if isolation else "nothing: this system takes neither from it"
         output.line(f"  its own process, memory limited; taken from it beside: {taken}")
     rows: list[ThresholdRow] = []
     left_out = 0
-    if scores is not None:
-        known = [score for score in scores if score is not None]
-        left_out = len(scores) - len(known)
+    if grades is not None:
+        known = [grade for grade in grades if grade.scored]
+        left_out = len(grades) - len(known)
         if left_out:
             output.warn(
                 f"{plural(left_out, 'output')} could not be graded: no case has their prompt, or the grader failed"
@@ -60,11 +63,13 @@ def test_grader(output: Output, outputs: Path | None, against: str | None, **abo
         if known:
             rows = calibrate(known)
             _print_thresholds(output, rows, settled.grader.pass_threshold)
+            if barred := sum(grade.barred for grade in known):
+                output.line(f"{barred} of {plural(len(known), 'output')} never pass, whatever the threshold")
     else:
         output.line("no threshold table: --outputs FILE names the answers of the untrained base")
     ranks = None
-    if against is not None and given is not None and scores is not None:
-        ranks = _print_ranks(output, settled, against, given, scores, about)
+    if against is not None and given is not None and grades is not None:
+        ranks = _print_ranks(output, settled, against, given, grades)
     output.line()
     output.line("every check holds" if found.ok else "not fit to be used yet: see the checks that failed")
     output.finish(_data(settled, found, isolation, rows, left_out, ranks))
@@ -72,12 +77,12 @@ def test_grader(output: Output, outputs: Path | None, against: str | None, **abo
         raise click.exceptions.Exit(1)
 
 
-def _scores(grader: Grader, given: Outputs) -> list[float | None]:
+def _grades(grader: Grader, given: Outputs) -> Sequence[Grade]:
     items = [
         case.item(text, truncated=cut)
         for case, text, cut in zip(given.cases, given.texts, given.truncated, strict=True)
     ]
-    return [grade.score if grade.scored else None for grade in grader.grade(items)]
+    return grader.grade(items)
 
 
 def _print_sanity(output: Output, settled: Settled, found: Sanity) -> None:
@@ -135,7 +140,7 @@ def _print_thresholds(output: Output, rows: list[ThresholdRow], own: float) -> N
         for row in rows
     ]
     output.table(("threshold", "fails", ""), table, right=("threshold", "fails"))
-    good = min(rows, key=lambda row: abs(row.fail_rate - 0.35))
+    good = min(rows, key=lambda row: (abs(row.fail_rate - 0.35), abs(row.threshold - own)))
     if good.verdict in ("easy", "good", "hard"):
         output.line(f"nearest to 35 %: a threshold of {good.threshold:g} ({good.fail_rate:.0%} fail)")
     else:
@@ -147,15 +152,14 @@ def _print_ranks(
     settled: Settled,
     against: str,
     given: Outputs,
-    scores: list[float | None],
-    about: dict[str, Any],
+    grades: Sequence[Grade],
 ) -> dict[str, Any]:
     from dlm.grading import advise_on_ranks, make_grader
     from dlm.stats import spearman
 
     with closing(make_grader(against, folder=Path.cwd())) as second:
-        others = _scores(second, given)
-    both = [(a, b) for a, b in zip(scores, others, strict=True) if a is not None and b is not None]
+        others = _grades(second, given)
+    both = [(a.score, b.score) for a, b in zip(grades, others, strict=True) if a.scored and b.scored]
     found = spearman([a for a, _ in both], [b for _, b in both]) if both else None
     advice = advise_on_ranks(found)
     output.line()
