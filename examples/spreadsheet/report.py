@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from measures import (
     GREEDY,
+    KEPT,
     PRIMARY,
     PUBLISHED,
     STRICT,
@@ -39,7 +40,7 @@ THEIRS = (
     ("DPO v0", ".9506", ".9750", ".8375", "2", ".6325", ".20"),
 )
 SIDE_BY_SIDE = ("base", "sft-collapsed", "sft-gentle", "sft-half-stress", "sft-curriculum", "dpo")
-ARMS = (*SIDE_BY_SIDE[1:5], "sft-stress", "dpo", "rft", "rft-long", "rft-published")
+ARMS = (*SIDE_BY_SIDE[1:5], "sft-mixed", "sft-stress", "dpo", "rft", "rft-long", "rft-published")
 CURVES = {
     "sft": (
         ("Training loss", "train_loss", False),
@@ -105,6 +106,7 @@ def write_longer(results: Path, path: Path) -> Path:
 
 def _details(study: Study, document: str, curves: Path) -> Lines:
     """What both reports say behind their own tables."""
+    yield from _kept(study)
     yield from _everything(study)
     yield from _lost(study)
     yield from _ceilings(study, document)
@@ -227,6 +229,21 @@ def _comparison(study: Study) -> Lines:
                     )
                 )
     yield from _table(("arm", "seed", "checkpoint", "preserved, sampled"), rows)
+
+
+def _kept(study: Study) -> Lines:
+    yield "## What must not get worse"
+    yield ""
+    yield "The protocol's measures beside the rows of long tables, sampled, strict, adequate budget: changes to the base, seeds pooled; bold where surely"
+    yield "worse."
+    yield ""
+    rows = []
+    for arm in _present(study):
+        cells = _seeds(study, arm)
+        gains = [study.gain(cells, (suite, "sampled", STRICT, metric)) for suite, metric in KEPT]
+        told = (f"**{_change(gain)}**" if gain.high < 0 else _change(gain) for gain in gains)
+        rows.append((arm, str(len(cells)), *told))
+    yield from _table(("arm", "seeds", *(f"{metric}, {suite}" for suite, metric in KEPT)), rows)
 
 
 def _side_by_side(study: Study) -> Lines:

@@ -85,10 +85,12 @@ ARMS: Mapping[str, tuple[Training, ...]] = {
     "sft-curriculum": (Training("sft", STRESS, GENTLE), Training("sft", BOTH, SLOWER)),
     "rft-long": (Training("rft", (*RFT, "spreadsheet:strict"), THREE_PASSES),),
     "rft-published": (Training("rft", (*RFT, "spreadsheet:published"), ONE_PASS),),
+    "sft-mixed": (Training("sft", BOTH, ("learning_rate=0.001", "num_epochs=13", *EARLY), ("--keep-best",)),),
 }
 # beside the version that counts: the end of a run whose best checkpoint counts, the peak of one whose end counts
 ALSO: Mapping[str, str] = {
     "sft-stress": "last",
+    "sft-mixed": "last",
     "dpo": "last",
     "rft": "peak",
     "rft-long": "peak",
@@ -124,6 +126,7 @@ AT_54_ROWS = Comparison(
     (
         "base",
         *(f"{arm}-{seed}" for arms in (("rft", "sft-stress"), ("dpo",)) for seed in SEEDS for arm in arms),
+        *(f"sft-mixed-{seed}" for seed in SEEDS[:2]),  # none of the protocol's
     ),
     rows=54,
 )
