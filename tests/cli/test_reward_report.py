@@ -8,7 +8,7 @@ import pytest
 
 from dlm.cli.reward_report import items_of_rewards
 from dlm.curves import diagnose, select
-from dlm.stats import mean
+from dlm.stats import mean, paired_difference
 from dlm.workflow.views import RewardChange, RunReport
 from made_curves import curves
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.torch  # the report is one of training
 
 def report(**series: list[float]) -> RunReport:
     run = curves("rft", **series)
-    earned = RewardChange(mean([0.5, 1.0]), mean([0.5, 1.0]), mean([0.0, 0.0]))
+    earned = RewardChange(mean([0.5, 1.0]), mean([0.5, 1.0]), paired_difference({0: [0.5]}, {0: [0.5]}))
     return RunReport(
         phase="rft", method="grpo", run_id=1, version="v0001", parent=None, promoted=True, steps=4, elapsed_s=1.0,
         last={name: float(one.values[-1]) for name, one in run.series.items()}, smoothed_loss=math.nan,
