@@ -66,15 +66,17 @@ def test_of_several_a_missing_one_might_have_been_it() -> None:
     assert ask(text, candidate={"tables": BETTER}, baseline={"tables": HALF})[0].status == "PASS"
 
 
-def test_fewer_than_six_cases_that_changed_are_no_improvement() -> None:
+@pytest.mark.parametrize("fallen", [0, 2])
+def test_fewer_than_six_cases_that_rose_are_no_improvement(fallen: int) -> None:
+    """Nor do cases that fell make one of them."""
     base = {"tables": summary(score=[0.5] * 80)}
     for risen, status in ((5, "FAIL"), (6, "PASS")):
-        after = {"tables": summary(score=[0.6] * risen + [0.5] * (80 - risen))}
+        after = {"tables": summary(score=[0.6] * risen + [0.49] * fallen + [0.5] * (80 - risen - fallen))}
         found, _ = ask("improves tables.score", candidate=after, baseline=base)
         assert found.difference is not None
         assert (found.status, found.difference.low > 0) == (status, True)
         assert found.detail == (
-            "" if risen == 6 else "only 5 of 80 cases changed, and fewer than 6 may by chance"
+            "" if risen == 6 else "only 5 of 80 cases rose, and fewer than 6 may by chance"
         )
 
 

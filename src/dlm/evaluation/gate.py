@@ -193,11 +193,11 @@ def _paired_status(
         return "MISSING", f"{few}; write {more}, and ask again"
     if condition.kind == "improves":
         passed = difference.low > 0
-        moved = _moved(found, metric.name)
-        if passed and moved < LEAST_CASES:
+        risen = _risen(found, metric.name)
+        if passed and risen < LEAST_CASES:
             return (
                 "FAIL",
-                f"only {moved} of {difference.n} cases changed, and fewer than {LEAST_CASES} may by chance",
+                f"only {risen} of {difference.n} cases rose, and fewer than {LEAST_CASES} may by chance",
             )
     elif condition.margin is None:
         passed = difference.high >= -ROUNDING
@@ -235,11 +235,11 @@ def _difference(found: SuiteEvidence, name: str) -> Estimate | None:
     return paired_difference(after, before) if set(after) & set(before) else None
 
 
-def _moved(found: SuiteEvidence, name: str) -> int:
-    """The cases whose mean changed."""
+def _risen(found: SuiteEvidence, name: str) -> int:
+    """The cases whose mean rose. Those that fell are no sign of an improvement, and must not help one to pass."""
     after, before = _both(found, name)
     shared = set(after) & set(before)
-    return sum(abs(fmean(after[case]) - fmean(before[case])) > ROUNDING for case in shared)
+    return sum(fmean(after[case]) - fmean(before[case]) > ROUNDING for case in shared)
 
 
 def _both(found: SuiteEvidence, name: str) -> tuple[Mapping[str, Sequence[float]], ...]:
