@@ -11,7 +11,7 @@ import pytest
 from dlm.document import new_document, parse
 from dlm.errors import UsageError
 from dlm.evaluation import parse_condition, read_suite, taught
-from dlm.workflow.gating import read_gate
+from dlm.workflow.gating import gate_hash, read_gate
 
 
 def test_the_suite_of_a_new_document_is_one_that_there_is() -> None:
@@ -68,3 +68,13 @@ def test_prompts_of_a_suite_that_the_document_trains_on_are_found(tmp_path: Path
         "When?",
     ]  # a marker's line, and the next one
     assert taught(document, read_suite(document, tmp_path, "probes")) == []
+
+
+def test_the_order_of_suites_is_part_of_what_a_verdict_means(tmp_path: Path) -> None:
+    """The usual conditions ask the first suite of tables: in another order they are other conditions."""
+    head = "---\ndlm_id: 01HZX4TGZ5W2G9JXQ9A6T3K4VB\nbase_model: pocket\nevals:\n{}gate: {{}}\n---\ntext\n"
+    short, long = "  short: {task: spreadsheet, n: 1}\n", "  long: {task: spreadsheet, n: 2}\n"
+    one, other = (parse(head.format(suites)) for suites in (short + long, long + short))
+    asked = [read_gate(document, tmp_path / "a.dlm")[0][0].text for document in (one, other)]
+    assert asked == ["short.composite >= base - 0.005", "long.composite >= base - 0.005"]
+    assert gate_hash(one, tmp_path) != gate_hash(other, tmp_path)

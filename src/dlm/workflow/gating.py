@@ -86,7 +86,8 @@ def gate_hash(document: Document, folder: Path) -> str:
     """
     header = document.header
     gate = [] if header.gate is None else list(header.gate.conditions)
-    evals = {name: suite.model_dump(mode="json", exclude_none=True) for name, suite in header.evals.items()}
+    # in the header's order: the usual conditions ask the first suite of tables
+    evals = [[name, suite.model_dump(mode="json", exclude_none=True)] for name, suite in header.evals.items()]
     probes = [
         [question.prompt, question.answer]
         for section in document.sections
