@@ -80,6 +80,24 @@ def test_fewer_than_six_cases_that_rose_are_no_improvement(fallen: int) -> None:
         )
 
 
+def test_an_improvement_for_which_too_few_cases_leave_room_is_no_failure() -> None:
+    """Nothing better than all right in every case could be given, and it was told as failed."""
+    base = {"tables": summary(score=[0.2] * 5 + [1.0] * 45)}
+    best = {"tables": summary(score=[1.0] * 50)}
+    text = "improves tables.score"
+    found, outcome = ask(text, candidate=best, baseline=base)
+    assert (found.status, outcome.verdict) == ("UNREACHABLE", "unreachable")
+    assert found.detail.startswith("needs 6 cases that rise, and the baseline is below 1 in 5 of 50: ask for")
+    told = out_of_reach([parse_condition(text, SUITES)], {"tables": SuiteEvidence(baseline=base["tables"])})
+    assert [why for _, why in told] == [f"tables.score {found.detail}"]  # and before anything was trained
+    assert (
+        ask(f"{text} if unreachable tables.score >= base", candidate=best, baseline=base)[0].status == "PASS"
+    )
+    room = {"tables": summary(score=[0.2] * 6 + [1.0] * 44)}
+    assert ask(text, candidate=best, baseline=room)[0].status == "PASS"
+    assert ask(text, candidate=room, baseline=room)[0].status == "FAIL"
+
+
 HALF = summary(score=[0.5] * 10, data_preservation=[0.5] * 10)
 BETTER = summary(score=[0.6] * 10, data_preservation=[0.6] * 10)
 

@@ -19,12 +19,11 @@ from statistics import fmean
 from typing import Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.reach import ROUNDING, SuiteEvidence, figure, gold, holds, obstacle
+from dlm.evaluation.reach import LEAST_CASES, ROUNDING, SuiteEvidence, figure, gold, holds, obstacle
 from dlm.evaluation.suite import PROBES
 from dlm.stats import Estimate, paired_difference
 
 __all__ = [
-    "LEAST_CASES",
     "ConditionResult",
     "Evidence",
     "GateResult",
@@ -34,9 +33,6 @@ __all__ = [
 ]
 
 Status = Literal["PASS", "FAIL", "UNREACHABLE", "MISSING"]
-LEAST_CASES = (
-    6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
-)
 
 
 @dataclass(frozen=True)
@@ -195,10 +191,9 @@ def _paired_status(
         passed = difference.low > 0
         risen = _risen(found, metric.name)
         if passed and risen < LEAST_CASES:
-            return (
-                "FAIL",
-                f"only {risen} of {difference.n} cases rose, and fewer than {LEAST_CASES} may by chance",
-            )
+            status, why = _ended(False, condition, metric, found)
+            few = f"only {risen} of {difference.n} cases rose, and fewer than {LEAST_CASES} may by chance"
+            return status, why or few
     elif condition.margin is None:
         passed = difference.high >= -ROUNDING
     else:

@@ -1,9 +1,9 @@
 """What is known in a suite, and which conditions no answer could meet there.
 
 A condition is out of reach for one of three reasons, each with its own way on: it lies beyond the metric's own end (the
-baseline leaves no room for what is asked), the token budget cuts the references short of it, or the references, uncut,
-score less. What the baseline's own answers meet is within reach. All three are known before anything is trained, once the
-baseline has been evaluated.
+baseline leaves no room for what is asked, or leaves it in too few cases), the token budget cuts the references short of it,
+or the references, uncut, score less. What the baseline's own answers meet is within reach. All three are known before
+anything is trained, once the baseline has been evaluated.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Final
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
@@ -18,6 +19,7 @@ from dlm.evaluation.summary import ALIASES, SHARE, Summary
 from dlm.grading import TRUNCATED
 
 __all__ = [
+    "LEAST_CASES",
     "ROUNDING",
     "Ceilings",
     "SuiteEvidence",
@@ -36,6 +38,9 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+LEAST_CASES: Final = (
+    6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
+)
 ROUNDING: Final = 1e-9  # sums of the same numbers in another order
 _UNBOUNDED: Final = ("tokens",)  # an answer may be shorter or longer than the reference
 _COUNTED_FLAGS: Final = {"hard_fail", "rh_like", "rh", "rh_count", "truncated", "unresponsive", "csv_not_parseable", "rows_dropped",
@@ -100,6 +105,8 @@ def obstacle(condition: Condition, metric: Metric, found: SuiteEvidence) -> str:
     if end is not None and not holds(relation, end, needed):
         told = f"{needs}, and {end:g} is the {'most' if upward else 'least'} there is; "
         return told + (_no_room(condition, before or 0.0, end) if relative else "ask for what there is")
+    if improves and (few := _few_that_can_rise(found, metric.name)):
+        return _or_another(condition, few)
     reached = gold(found, metric.name)
     met = before is not None and holds(
         relation, before, needed
@@ -117,7 +124,21 @@ def obstacle(condition: Condition, metric: Metric, found: SuiteEvidence) -> str:
 def _no_room(condition: Condition, before: float, end: float) -> str:
     """What is in the way where the baseline stands too near to a metric's end, and what helps."""
     near = "there already" if abs(end - before) <= ROUNDING else f"within {abs(condition.bound):g} of it"
-    told = f"the baseline, at {before:.4f}, is {near}"
+    return _or_another(condition, f"the baseline, at {before:.4f}, is {near}")
+
+
+def _few_that_can_rise(found: SuiteEvidence, name: str) -> str:
+    """Where the baseline stands at the most there is in so many cases that too few are left for a sign; "" elsewhere, and
+    where there are too few cases to begin with."""
+    known = found.baseline.metric_name(name) if found.baseline else None
+    cases = found.baseline.per_case.get(known or "", {}) if found.baseline else {}
+    below = sum(fmean(values) < 1.0 - ROUNDING for values in cases.values())
+    if len(cases) < LEAST_CASES or below >= LEAST_CASES:
+        return ""
+    return f"needs {LEAST_CASES} cases that rise, and the baseline is below 1 in {below} of {len(cases)}"
+
+
+def _or_another(condition: Condition, told: str) -> str:
     if condition.otherwise:
         return told
     return f"{told}: ask for another metric, or write `if unreachable …` behind it"
