@@ -410,7 +410,11 @@ def test_what_is_out_of_reach_is_known_before_anyone_trains():
         ("tables.tokens <= 50", None),
         ("tables.rh_like_share <= 0.5", None),
         ("stress.scoer >= 0.5", None),  # nothing is known of it
+        ("no regression on tables.rh_like", "rh_like is no mean over cases"),
+        ("improves tables.truncated_share", "truncated_share is no mean over cases"),
+        ("no regression on tables.score within 0.1", None),
         ("validation.sft_loss <= 2", None),
+        ("validation.loss <= 2", "of validation, sft_loss alone is known, and it is compared with a number or the baseline's"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_known_before_anyone_trains(text, why):

@@ -19,7 +19,16 @@ from statistics import fmean
 from typing import Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.reach import LEAST_CASES, ROUNDING, SuiteEvidence, figure, gold, holds, obstacle
+from dlm.evaluation.reach import (
+    LEAST_CASES,
+    OF_VALIDATION,
+    ROUNDING,
+    SuiteEvidence,
+    figure,
+    gold,
+    holds,
+    obstacle,
+)
 from dlm.evaluation.suite import PROBES
 from dlm.stats import Estimate, paired_difference
 
@@ -213,10 +222,7 @@ def _measure_loss(condition: Condition, metric: Metric, evidence: Evidence) -> C
     after, before = evidence.losses
     own = before if condition.of_baseline else after
     if metric.name != "sft_loss" or condition.kind != "compare":
-        detail = (
-            f"of {VALIDATION}, sft_loss alone is known, and it is compared with a number or the baseline's"
-        )
-        return ConditionResult(condition.text, "MISSING", metric.text, detail=detail)
+        return ConditionResult(condition.text, "MISSING", metric.text, detail=OF_VALIDATION)
     if own is None or (condition.relative and before is None):
         detail = "the two were not measured on the same held-out rows"
         return ConditionResult(condition.text, "MISSING", metric.text, detail=detail)

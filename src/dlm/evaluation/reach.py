@@ -20,6 +20,7 @@ from dlm.grading import TRUNCATED
 
 __all__ = [
     "LEAST_CASES",
+    "OF_VALIDATION",
     "ROUNDING",
     "Ceilings",
     "SuiteEvidence",
@@ -40,6 +41,9 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
 }
 LEAST_CASES: Final = (
     6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
+)
+OF_VALIDATION: Final = (
+    f"of {VALIDATION}, sft_loss alone is known, and it is compared with a number or the baseline's"
 )
 ROUNDING: Final = 1e-9  # sums of the same numbers in another order
 _UNBOUNDED: Final = ("tokens",)  # an answer may be shorter or longer than the reference
@@ -171,26 +175,30 @@ def out_of_reach(
 def not_askable(
     conditions: Sequence[Condition], suites: Mapping[str, SuiteEvidence]
 ) -> list[tuple[Condition, str]]:
-    """Conditions that will be missing whatever is trained, each with the reason: of a suite that is not there, or on a metric
-    that neither the references nor the baseline's answers have. `suites`: all that the conditions need and that there are."""
+    """Conditions that will be missing whatever is trained, each with the reason: of a suite that is not there, on a metric
+    that neither the references nor the baseline's answers have, or paired on what has no value in each case. `suites`: all
+    that the conditions need and that there are."""
     found = []
     for condition in conditions:
-        reasons = [_why_not_askable(metric, suites) for metric in condition.metrics]
+        reasons = [_why_not_askable(condition, metric, suites) for metric in condition.metrics]
         if all(reasons):  # of several, one is enough
             found.append((condition, "; ".join(dict.fromkeys(reasons))))
     return found
 
 
-def _why_not_askable(metric: Metric, suites: Mapping[str, SuiteEvidence]) -> str:
+def _why_not_askable(condition: Condition, metric: Metric, suites: Mapping[str, SuiteEvidence]) -> str:
     if metric.suite == VALIDATION:
-        return ""
+        return "" if metric.name == "sft_loss" and condition.kind == "compare" else OF_VALIDATION
     if metric.suite not in suites:
         return f"there is no suite {metric.suite}: name it under evals in the header"
     found, own = suites[metric.suite], ALIASES.get(metric.name, metric.name)
     told = bool(found.ceiling) or found.baseline is not None
-    if not told or own in _UNBOUNDED or _is_known(found, metric.name):
+    if not told or own in _UNBOUNDED:
         return ""
-    return f"there is no metric {metric.name} in {metric.suite}"
+    if not _is_known(found, metric.name):
+        return f"there is no metric {metric.name} in {metric.suite}"
+    counted = _is_count(found, own.removesuffix(SHARE))
+    return f"{metric.name} is no mean over cases" if counted and condition.kind != "compare" else ""
 
 
 def _why_out_of_reach(condition: Condition, suites: Mapping[str, SuiteEvidence]) -> str:
