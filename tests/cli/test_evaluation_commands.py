@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dlm.cli.commands.eval import _interval as interval
+from dlm.cli.commands.grader import testing
+from dlm.errors import UsageError
 from dlm.stats import mean
 
 from .conftest import BODY, HEADER, Dlm
@@ -180,6 +182,21 @@ def test_grader_test_says_what_the_grader_failed_with(dlm: Dlm) -> None:
     assert text.count("1 grader error: KeyError: 'refrence'") == 6  # five outputs, and the reference
     data = validate(dlm.json("grader", "test", "python:bad.py", "--cases", "one.jsonl", expect=1))
     assert data["gold"]["message"] == data["bad"][0]["message"] == "KeyError: 'refrence'"
+
+
+def test_grader_test_tells_what_it_found_before_it_grades_outputs(
+    dlm: Dlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grader that hangs takes its seconds for each of hundreds."""
+
+    def hangs(*_: object) -> None:
+        raise UsageError("stopped while it graded outputs")
+
+    monkeypatch.setattr(testing, "_scores", hangs)
+    Path("outputs.jsonl").write_text('{"output": "x"}\n', encoding="utf-8")
+    result = dlm("grader", "test", "spreadsheet", "-n", "2", "--outputs", "outputs.jsonl", expect=2)
+    assert "stopped while it graded" in result.stderr
+    assert "a refusal" in result.stdout
 
 
 def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:

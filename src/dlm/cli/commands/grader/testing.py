@@ -39,15 +39,15 @@ def test_grader(output: Output, outputs: Path | None, against: str | None, **abo
     if against is not None and outputs is None:
         raise UsageError("--against compares two graders on outputs", next_step="--outputs FILE")
     settled = settle(output, **about)
+    given = None if outputs is None else read_outputs(outputs, settled.cases)
     with closing(settled.grader) as grader:
         found = check_sanity(grader, settled.cases)
         isolation = getattr(grader, "isolation", None)
-        given = None if outputs is None else read_outputs(outputs, settled.cases)
+        _print_sanity(output, settled, found)  # before the outputs: a grader that hangs takes long for them
+        if isolation is not None:
+            taken = " and ".join(isolation) if isolation else "nothing: this system takes neither from it"
+            output.line(f"  its own process, memory limited; taken from it beside: {taken}")
         scores = None if given is None else _scores(grader, given)
-    _print_sanity(output, settled, found)
-    if isolation is not None:
-        taken = " and ".join(isolation) if isolation else "nothing: this system takes neither from it"
-        output.line(f"  its own process, memory limited; taken from it beside: {taken}")
     rows: list[ThresholdRow] = []
     left_out = 0
     if scores is not None:
