@@ -226,6 +226,9 @@ def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
     assert [one["error"] for one in ran["grades"]] == [None, None, None, "grader"]
     assert ran["score"]["value"] == pytest.approx(sum(one["score"] or 0 for one in ran["grades"]) / 3)
     assert "sample_parse" in ran["errors"]
+    Path("outputs.jsonl").write_text('{"output": "ab"}\n', encoding="utf-8")
+    one = dlm("grader", "run", "length:4 words", "--outputs", "outputs.jsonl").stdout
+    assert "\nmean 1.0000, 1 of 1 pass\n" in one  # one alone has no interval
     Path("outputs.jsonl").write_text("[]\n", encoding="utf-8")
     assert "outputs-line" in dlm("grader", "run", "length:9", "--outputs", "outputs.jsonl", expect=1).stderr
 
