@@ -141,6 +141,8 @@ def test_check_reads_suites_and_gate(dlm: Dlm, gated: Path, old: str, new: str, 
         (("--gold", "--version", "v0001"), "asks no version: --version"),
         (("--gold", "--answers", "a.jsonl"), "asks no version: --answers"),
         (("--gold", "--repeats", "2"), "asks no version: --repeats"),
+        (("--gold", "--seed", "2"), "asks no version: --seed"),
+        (("--gold", "--top-p", ".5"), "asks no version: --top-p"),
     ],
 )
 def test_what_eval_could_not_do_is_refused_before_anything_is_answered(

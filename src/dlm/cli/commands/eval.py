@@ -120,6 +120,8 @@ def eval(
             "--candidates": candidates,
             "--repeats": repeats > 1,
             "--temp": temp is not None,
+            "--top-p": top_p != 1,
+            "--seed": seed != 0,
             "--answers": answers_file is not None,
             "--why": why,
             "--again": again,
