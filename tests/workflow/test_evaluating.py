@@ -27,7 +27,7 @@ from dlm.evaluation import ReferenceScore
 from dlm.grading import Grade, GradeItem
 from dlm.grading.text import TextSimilarity
 from dlm.store import EvalResult, Home, Store
-from dlm.workflow import evaluation_run, gating
+from dlm.workflow import evaluation_run, gate_round, gating
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, foresee, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
@@ -447,15 +447,26 @@ def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(
         with _opened(document) as store, pytest.raises(GateError, match="rules of judging changed since"):
             require_pass(store, load(document), document, "v0001")
     train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), _TrainView())  # type: ignore[arg-type]
-    with _opened(document) as store:
+
+    def ask_while_another_is_promoted(judged: Any, store: Store) -> Any:
         store.versions.promote("v0002", "forced")
-        with pytest.raises(GateError, match="v0002 is current now"):
-            require_pass(store, load(document), document, "v0001")
+        return gating.ask_gate(judged, store)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(gate_round, "ask_gate", ask_while_another_is_promoted)
+        late = _ask(document, candidate="v0001", promote=True)
+    assert (late.asked.result.verdict, late.gating.baseline_name, late.current) == ("pass", "base", False)
+    with _opened(document) as store, pytest.raises(GateError, match="v0002 is current now"):
+        require_pass(store, load(document), document, "v0001")
     assert _ask(document, candidate="v0001").gating.baseline_name == "v0002"
     runs = len(_opened(document).runs.list())
     with pytest.raises(GateError, match="a pass against base makes nothing current: v0002 is current now"):
         _ask(document, candidate="v0001", baseline="base", promote=True)
     assert len(_opened(document).runs.list()) == runs  # told before anything is answered
+    hint = ["gate", str(document), "--candidate", "v0001", "--baseline", "base"]
+    told = CliRunner().invoke(app, hint, prog_name="dlm").stdout
+    assert "a pass against base, which is not what is current, promotes nothing; dlm gate " in told
+    assert "next: dlm promote" not in told
     assert _ask(document, candidate="v0001", promote=True).current
 
 
