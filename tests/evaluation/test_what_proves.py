@@ -16,11 +16,14 @@ from dlm.workflow.gating import gate_hash, read_gate
 
 def test_the_suite_of_a_new_document_is_one_that_there_is() -> None:
     """Whoever takes the marks away from a new document's `evals` and `gate` can use them."""
-    text = re.sub(r"(?m)^# (?=(evals|gate):| {2,}(tables|conditions):)", "", new_document())
+    text = re.sub(r"(?m)^# (?=(evals|gate):| {2,}(tables|stress|conditions):)", "", new_document())
     document = parse(text)
     suite = read_suite(document, Path(), "tables")
     assert (len(suite.cases), suite.grader.text, suite.max_new_tokens) == (50, "spreadsheet:strict", 512)
     assert document.header.gate is not None
+    conditions, suites = read_gate(document, Path("new.dlm"))
+    asked = set[str]().union(*(one.suites for one in conditions))
+    assert asked == {one.name for one in suites} >= {"tables", "stress"}  # what is not there could never pass
     assert "does not have yet" not in text
     shown = re.search(r"or lines: (.*)", text)
     assert shown
