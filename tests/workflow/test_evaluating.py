@@ -251,15 +251,17 @@ def test_a_python_grader_needs_consent_and_may_fail_now_and_then(make_document: 
     assert report.summary.value("score") == 0.5
     assert report.summary.means["score"].n == 7
     rubric.write_text(GRADER.format(bad="True"))
-    with pytest.raises(GradingError, match="failed on 2 of 2"):  # of eight, the first that is too many
+    with pytest.raises(
+        GradingError, match="failed on 2 of 2 references"
+    ):  # of eight, the first that is too many
         _evaluate(document, allowed_errors=0.2)  # other code: another run; its references are graded first
     with _opened(document) as store:
         assert store.runs.list()[-1].status == "failed"
         assert not store.evaluations.results(store.runs.list()[-1].id)
-    with pytest.raises(GradingError, match="failed on 2 of 2"):
+    with pytest.raises(GradingError, match="failed on 2 of 2 references"):
         ceilings(document, EvalOptions(device="cpu", allowed_errors=0.2), View())
     _write_cases(document, [{"prompt": case["prompt"]} for case in CASES])  # no references
-    with pytest.raises(GradingError, match="failed on 2 of 2"):
+    with pytest.raises(GradingError, match="failed on 2 of 2 answers"):
         _evaluate(document, allowed_errors=0.2)
     with _opened(document) as store:
         failed = store.runs.list()[-1]

@@ -143,7 +143,7 @@ class SuiteRun:
     def _keep_ceiling(self, run: Run, grader: Grader, facts: Mapping[str, Any]) -> None:
         if self.store.runs.events(run.id, CEILING):
             return
-        tally = ErrorTally(self.options.allowed_errors)
+        tally = ErrorTally(self.options.allowed_errors, what="references")
         grade = partial(tally.all_of, grader, heed=partial(self._heed_stop, run, "before the first answer"))
         found = gold_ceiling(self.suite, self.policy.chat, facts["max_new_tokens"], grade)
         if found is not None:
