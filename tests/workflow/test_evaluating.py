@@ -25,6 +25,7 @@ from dlm.errors import (
 )
 from dlm.evaluation import ReferenceScore
 from dlm.grading import Grade, GradeItem
+from dlm.grading.grader import not_graded
 from dlm.grading.text import TextSimilarity
 from dlm.store import EvalResult, Home, Store
 from dlm.workflow import evaluation_run, gate_round, gating
@@ -290,6 +291,19 @@ def test_a_stop_waits_for_one_answer_to_be_graded_and_not_for_a_block(
     assert graded == [case["prompt"] for case in CASES[:3]]
     [report] = _evaluate(document, max_new_tokens=200)
     assert (report.run_id, report.summary.answers) == (1, 8)
+
+
+def test_a_stop_among_the_references_speaks_of_no_answers_that_are_kept(
+    document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(self: TextSimilarity, items: Sequence[GradeItem]) -> list[Grade]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return [not_graded(item, "") for item in items]
+
+    monkeypatch.setattr(TextSimilarity, "grade", stops)
+    with pytest.raises(InterruptedRunError, match="before the first answer") as stopped:
+        _evaluate(document, allowed_errors=1.0)
+    assert "kept" not in str(stopped.value)
 
 
 def test_what_cannot_be_evaluated(document: Path, make_document: Make) -> None:

@@ -212,7 +212,7 @@ class SuiteRun:
             block = rows[start : start + BLOCK]
             if all((row.index, row.repeat) in done for row in block):
                 continue
-            heed = partial(self._heed_stop, run, f"after {counted} of {len(rows)} answers")
+            heed = partial(self._heed_stop, run, f"after {counted} of {len(rows)} answers; they are kept")
             heed()
             asking = [row for row in block if row.index not in too_long]
             answers = self._sample(asking, settings)
@@ -267,7 +267,9 @@ class SuiteRun:
             block = given[start : start + BLOCK]
             if known.issuperset(block):
                 continue
-            self._heed_stop(run, f"with all answers there and {len(known)} of {len(given)} references read")
+            self._heed_stop(
+                run, f"with all answers there and {len(known)} of {len(given)} references read; they are kept"
+            )
             scores = force_references(self.policy, {index: self.suite.cases[index] for index in block})
             data = [[score.case_index, score.tokens, score.right, score.nats] for score in scores]
             self.store.runs.event(run.id, REFERENCES, {"references": data})
@@ -276,7 +278,7 @@ class SuiteRun:
     def _heed_stop(self, run: Run, where: str) -> None:
         if self.stop():
             raise InterruptedRunError(
-                f"run {run.id} stopped by {self.stop()} {where}; they are kept",
+                f"run {run.id} stopped by {self.stop()} {where}",
                 next_step="the same command goes on",
             )
 
