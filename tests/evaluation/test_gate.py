@@ -233,6 +233,20 @@ def test_what_the_baseline_meets_is_within_reach_and_a_candidate_that_lost_it_ha
         assert ask(text, **sides, ceiling={"score": 0.7, "truncated": 3.0})[0].status == "UNREACHABLE", text
 
 
+def test_what_the_context_cuts_is_unreachable_and_no_budget_helps():
+    side = {"tables": summary(score=[0.6] * 10)}
+    for cut, helps in (
+        (3.0, "take shorter cases or a base with a longer one"),
+        (5.0, "cuts 2 of them; raise the suite's"),
+    ):
+        found, _ = ask(
+            "tables.score >= 0.9",
+            candidate=side,
+            ceiling={"score": 0.8, "truncated": cut, "beyond_context": 3.0},
+        )
+        assert (found.status, helps in found.detail) == ("UNREACHABLE", True), found
+
+
 def test_how_many_answers_carry_a_mark_has_no_end_but_their_number():
     side = {"tables": _marked(3)}
     ceiling = {"score": 1.0, "cites": 8.0, "cites_share": 0.8}

@@ -13,7 +13,14 @@ from dlm.evaluation.gate import (
     judge_baseline,
 )
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
-from dlm.evaluation.reach import LEAST_CASES, Ceilings, SuiteEvidence, not_askable, out_of_reach
+from dlm.evaluation.reach import (
+    BEYOND_CONTEXT,
+    LEAST_CASES,
+    Ceilings,
+    SuiteEvidence,
+    not_askable,
+    out_of_reach,
+)
 from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names, taught
 from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
@@ -25,6 +32,7 @@ from dlm.evaluation.teacher_forcing import (
 )
 
 __all__ = [
+    "BEYOND_CONTEXT",
     "LEAST_CASES",
     "PROBES",
     "SHARE",

@@ -1,9 +1,9 @@
 """What is known in a suite, and which conditions no answer could meet there.
 
 A condition is out of reach for one of three reasons, each with its own way on: it lies beyond the metric's own end (the
-baseline leaves no room for what is asked, or leaves it in too few cases), the token budget cuts the references short of it,
-or the references, uncut, score less. What the baseline's own answers meet is within reach. All three are known before
-anything is trained, once the baseline has been evaluated.
+baseline leaves no room for what is asked, or leaves it in too few cases), the token budget or the base's context cuts the
+references short of it, or the references, uncut, score less. What the baseline's own answers meet is within reach. All three
+are known before anything is trained, once the baseline has been evaluated.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dlm.evaluation.summary import ALIASES, SHARE, Summary
 from dlm.grading import TRUNCATED
 
 __all__ = [
+    "BEYOND_CONTEXT",
     "LEAST_CASES",
     "OF_VALIDATION",
     "ROUNDING",
@@ -39,6 +40,9 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+BEYOND_CONTEXT: Final = (
+    "beyond_context"  # references that the base's context has no room for, whatever the budget
+)
 LEAST_CASES: Final = (
     6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
 )
@@ -117,11 +121,14 @@ def obstacle(condition: Condition, metric: Metric, found: SuiteEvidence) -> str:
     )  # whatever the references say, there are answers that do
     if met or reached is None or holds(relation, reached, needed):
         return ""
-    cut = found.ceiling.get(TRUNCATED, 0.0)
+    beyond = found.ceiling.get(BEYOND_CONTEXT, 0.0)
+    cut = found.ceiling.get(TRUNCATED, 0.0) - beyond
     told = f"{needs}, and the references themselves reach {reached:.4f}"
     helps = ", or ask for what they reach (dlm eval --gold)"
     if cut:
         return f"{told} under the token budget, which cuts {cut:g} of them; raise the suite's max_new_tokens{helps}"
+    if beyond:
+        return f"{told}: the base's context cuts {beyond:g} of them; take shorter cases or a base with a longer one{helps}"
     return f"{told}, although the token budget cuts none; mend them or the grader{helps}"
 
 

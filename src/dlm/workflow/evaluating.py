@@ -86,7 +86,9 @@ def ceilings(path: Path, options: EvalOptions, view: EvalView) -> dict[str, Ceil
             make_grader(suite.grader, folder=path.parent, pass_threshold=suite.pass_threshold)
         ) as grader:
             tally = ErrorTally(options.allowed_errors, what="references")
-            found[suite.name] = gold_ceiling(suite, policy.chat, budget, partial(tally.all_of, grader))
+            found[suite.name] = gold_ceiling(
+                suite, policy.chat, budget, policy.context_length, partial(tally.all_of, grader)
+            )
     return found
 
 

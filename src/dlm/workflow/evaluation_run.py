@@ -145,15 +145,13 @@ class SuiteRun:
             return
         tally = ErrorTally(self.options.allowed_errors, what="references")
         grade = partial(tally.all_of, grader, heed=partial(self._heed_stop, run, "before the first answer"))
-        found = gold_ceiling(self.suite, self.policy.chat, facts["max_new_tokens"], grade)
+        policy, budget = self.policy, facts["max_new_tokens"]
+        found = gold_ceiling(self.suite, policy.chat, budget, policy.context_length, grade)
         if found is not None:
             self.store.runs.event(run.id, CEILING, ceiling_data(found))
-            if found.reachable < found.cases and self.suite.name not in self.warned:
+            if found.cut and self.suite.name not in self.warned:
                 self.warned.add(self.suite.name)
-                self.view.warn(
-                    f"{self.suite.name}: {found.cases - found.reachable} of {found.cases} references need more than the "
-                    f"{found.budget} tokens an answer may have (the longest {found.longest}); no version can give them"
-                )
+                self.view.warn(f"{self.suite.name}: {found.cut}; no version can give them")
 
     def _too_long(self) -> dict[int, str]:
         """Why a case cannot be asked, by its place in the suite: its prompt leaves no room for an answer.
@@ -303,6 +301,7 @@ def ceiling_data(found: Ceiling) -> dict[str, Any]:
         "budget": found.budget,
         "cases": found.cases,
         "reachable": found.reachable,
+        "beyond_context": found.beyond_context,
         "longest": found.longest,
         "means": {name: estimate.value for name, estimate in found.summary.means.items()},
         "counts": dict(found.summary.counts),
