@@ -35,7 +35,7 @@ def items_of_rewards(run: RunReport) -> dict[str, str]:
             items["last round"] = f"{last['train_mean_reward']:.3f} on prompts to train on"
     if "train_loss" not in last:
         items["learnt"] = (
-            "nothing: in no round did a group of answers have spread; the weights are those it started from"
+            "nothing: in no round was there a group with spread to learn from; the weights are those it started from"
         )
     dimensions = _dimensions(before, after)
     if dimensions:
