@@ -110,7 +110,8 @@ def paired_difference(
 
 
 def _ends(means: np.ndarray, n: int) -> tuple[float, float]:
-    """The ends of the interval: of normal data those of Student's t, whatever the number of cases."""
+    """The ends of the interval: of normal data about those of Student's t from five cases on. Resamples of fewer reach no
+    further than the least and the greatest case, which is too near."""
     tail = 100 * _tail(n)
     low, high = np.percentile(means, (tail, 100 - tail))
     return float(low), float(high)
