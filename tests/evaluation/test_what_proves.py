@@ -81,3 +81,11 @@ def test_the_order_of_suites_is_part_of_what_a_verdict_means(tmp_path: Path) -> 
     asked = [read_gate(document, tmp_path / "a.dlm")[0][0].text for document in (one, other)]
     assert asked == ["short.composite >= base - 0.005", "long.composite >= base - 0.005"]
     assert gate_hash(one, tmp_path) != gate_hash(other, tmp_path)
+
+
+def test_a_suite_named_as_the_held_out_loss_is_refused_beside_a_gate(tmp_path: Path) -> None:
+    """Every condition on it was missing, the usual one too, so that no version passed."""
+    head = "---\ndlm_id: 01HZX4TGZ5W2G9JXQ9A6T3K4VB\nbase_model: pocket\nevals:\n  validation: {task: spreadsheet}\n"
+    with pytest.raises(UsageError, match="can be named validation"):
+        read_gate(parse(head + "gate: {}\n---\ntext\n"), tmp_path / "a.dlm")
+    assert len(read_suite(parse(head + "---\ntext\n"), tmp_path, "validation").cases) == 80

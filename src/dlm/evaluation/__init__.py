@@ -4,7 +4,7 @@ Nothing here loads torch until a version answers.
 """
 
 from dlm.evaluation.ceiling import Ceiling, adequate_budget, budget_for, gold_ceiling
-from dlm.evaluation.conditions import Condition, default_conditions, parse_condition
+from dlm.evaluation.conditions import VALIDATION, Condition, default_conditions, parse_condition
 from dlm.evaluation.gate import (
     ConditionResult,
     Evidence,
@@ -36,6 +36,7 @@ __all__ = [
     "LEAST_CASES",
     "PROBES",
     "SHARE",
+    "VALIDATION",
     "Ceiling",
     "Ceilings",
     "Condition",

@@ -19,6 +19,7 @@ from dlm.document import Document
 from dlm.errors import GateError, UsageError
 from dlm.evaluation import (
     PROBES,
+    VALIDATION,
     Condition,
     Evidence,
     GateResult,
@@ -142,6 +143,12 @@ def read_gate(
             next_step="write into its header, for the usual conditions:  gate: {}",
         )
     names = suite_names(document)
+    if VALIDATION in names:
+        raise UsageError(
+            f"no suite of a document with a gate can be named {VALIDATION}: in conditions that is the held-out loss",
+            where=str(path),
+            next_step=f"name evals.{VALIDATION} otherwise",
+        )
     stated = document.header.gate.conditions or _defaults(document, path, names, validation)
     if not stated:
         raise UsageError(
