@@ -154,7 +154,7 @@ def _of_dimension(signs: SuiteSigns, name: str, value: float, standing: _Standin
         told = f"the grader failed on {grader_share:.0%} of the answers"
         return advice("nowhere", None, [told], "mend the grader: dlm grader test")
     if value >= FAILING * ceiling and not standing.often_short:
-        if signs.gold_truncated and signs.gold_truncated == signs.gold_beyond_context:
+        if signs.gold_truncated and signs.gold_truncated - signs.gold_beyond_context < 1e-9:  # rounding
             told = f"the base's context cuts {signs.gold_truncated:.0%} of the references, and they reach {ceiling:.3f}, no more"
             return advice("nowhere", None, [told], "take shorter cases, or a base with a longer context")
         if signs.gold_truncated:
