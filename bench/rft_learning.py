@@ -143,13 +143,14 @@ def answer(version: Path | None, how: str) -> list[dict[str, float]]:
 
 def rows_of(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a seed and way of answering: means with intervals of the paired difference in reward."""
-    from dlm.stats import mean
+    from dlm.stats import paired_difference
 
     rows = []
     for record in records:
         for how in ("sampled", "greedy"):
             base, version = record["fresh"]["base"][how], record["fresh"]["version"][how]
-            gain = mean([b["reward"] - a["reward"] for a, b in zip(base, version, strict=True)])
+            before, after = ({at: [one["reward"]] for at, one in enumerate(side)} for side in (base, version))
+            gain = paired_difference(after, before)
             rows.append(
                 {
                     "seed": record["seed"],

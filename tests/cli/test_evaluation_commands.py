@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dlm.cli.commands.eval import _interval as interval
+from dlm.cli.commands.grader import testing
+from dlm.errors import UsageError
 from dlm.stats import mean
 
 from .conftest import BODY, HEADER, Dlm
@@ -177,6 +179,8 @@ def test_check_warns_of_a_gate_with_nothing_behind_it(dlm: Dlm, document: Path) 
         (("--gold", "--version", "v0001"), "asks no version: --version"),
         (("--gold", "--answers", "a.jsonl"), "asks no version: --answers"),
         (("--gold", "--repeats", "2"), "asks no version: --repeats"),
+        (("--gold", "--seed", "2"), "asks no version: --seed"),
+        (("--gold", "--top-p", ".5"), "asks no version: --top-p"),
     ],
 )
 def test_what_eval_could_not_do_is_refused_before_anything_is_answered(
@@ -220,6 +224,21 @@ def test_grader_test_says_what_the_grader_failed_with(dlm: Dlm) -> None:
     assert data["gold"]["message"] == data["bad"][0]["message"] == "KeyError: 'refrence'"
 
 
+def test_grader_test_tells_what_it_found_before_it_grades_outputs(
+    dlm: Dlm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A grader that hangs takes its seconds for each of hundreds."""
+
+    def hangs(*_: object) -> None:
+        raise UsageError("stopped while it graded outputs")
+
+    monkeypatch.setattr(testing, "_scores", hangs)
+    Path("outputs.jsonl").write_text('{"output": "x"}\n', encoding="utf-8")
+    result = dlm("grader", "test", "spreadsheet", "-n", "2", "--outputs", "outputs.jsonl", expect=2)
+    assert "stopped while it graded" in result.stderr
+    assert "a refusal" in result.stdout
+
+
 def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
     cases = [{"prompt": f"q{n}", "reference": f"the answer {n}"} for n in range(4)]
     Path("cases.jsonl").write_text("".join(json.dumps(case) + "\n" for case in cases), encoding="utf-8")
@@ -247,6 +266,9 @@ def test_grader_test_with_outputs_and_a_second_grader(dlm: Dlm) -> None:
     assert [one["error"] for one in ran["grades"]] == [None, None, None, "grader"]
     assert ran["score"]["value"] == pytest.approx(sum(one["score"] or 0 for one in ran["grades"]) / 3)
     assert "sample_parse" in ran["errors"]
+    Path("outputs.jsonl").write_text('{"output": "ab"}\n', encoding="utf-8")
+    one = dlm("grader", "run", "length:4 words", "--outputs", "outputs.jsonl").stdout
+    assert "\nmean 1.0000, 1 of 1 pass\n" in one  # one alone has no interval
     Path("outputs.jsonl").write_text("[]\n", encoding="utf-8")
     assert "outputs-line" in dlm("grader", "run", "length:9", "--outputs", "outputs.jsonl", expect=1).stderr
     gone = dlm("grader", "run", "length:9", "--outputs", "gone.jsonl", expect=2).stderr

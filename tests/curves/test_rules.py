@@ -125,11 +125,12 @@ def test_bands_are_in_order_and_limits_are_finite(limits: dict[str, float]) -> N
         Thresholds(**limits)
 
 
-def test_a_high_reward_that_surely_rises_is_not_called_flat() -> None:
+def test_a_high_reward_that_surely_rises_or_falls_is_not_called_flat() -> None:
     """From .97 of at most 1 no run can gain .03: one that gains all there is left had been told it was flat."""
     said = [
         diagnose(curves("rft", train_mean_reward=values)).of("reward_high_and_flat").title  # type: ignore[union-attr]
-        for values in ([0.95] * 20, line(20, 0.975, 0.9999))
+        for values in ([0.95] * 20, line(20, 0.975, 0.9999), line(20, 0.975, 0.85))
     ]
     assert said[0].endswith("and flat")
     assert said[1].endswith("and gains only 0.020")
+    assert said[2].endswith("and falls by 0.099")

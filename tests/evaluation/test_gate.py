@@ -66,16 +66,36 @@ def test_of_several_a_missing_one_might_have_been_it() -> None:
     assert ask(text, candidate={"tables": BETTER}, baseline={"tables": HALF})[0].status == "PASS"
 
 
-def test_fewer_than_six_cases_that_changed_are_no_improvement() -> None:
+@pytest.mark.parametrize("fallen", [0, 2])
+def test_fewer_than_six_cases_that_rose_are_no_improvement(fallen: int) -> None:
+    """Nor do cases that fell make one of them."""
     base = {"tables": summary(score=[0.5] * 80)}
     for risen, status in ((5, "FAIL"), (6, "PASS")):
-        after = {"tables": summary(score=[0.6] * risen + [0.5] * (80 - risen))}
+        after = {"tables": summary(score=[0.6] * risen + [0.49] * fallen + [0.5] * (80 - risen - fallen))}
         found, _ = ask("improves tables.score", candidate=after, baseline=base)
         assert found.difference is not None
         assert (found.status, found.difference.low > 0) == (status, True)
         assert found.detail == (
-            "" if risen == 6 else "only 5 of 80 cases changed, and fewer than 6 may by chance"
+            "" if risen == 6 else "only 5 of 80 cases rose, and fewer than 6 may by chance"
         )
+
+
+def test_an_improvement_for_which_too_few_cases_leave_room_is_no_failure() -> None:
+    """Nothing better than all right in every case could be given, and it was told as failed."""
+    base = {"tables": summary(score=[0.2] * 5 + [1.0] * 45)}
+    best = {"tables": summary(score=[1.0] * 50)}
+    text = "improves tables.score"
+    found, outcome = ask(text, candidate=best, baseline=base)
+    assert (found.status, outcome.verdict) == ("UNREACHABLE", "unreachable")
+    assert found.detail.startswith("needs 6 cases that rise, and the baseline is below 1 in 5 of 50: ask for")
+    told = out_of_reach([parse_condition(text, SUITES)], {"tables": SuiteEvidence(baseline=base["tables"])})
+    assert [why for _, why in told] == [f"tables.score {found.detail}"]  # and before anything was trained
+    assert (
+        ask(f"{text} if unreachable tables.score >= base", candidate=best, baseline=base)[0].status == "PASS"
+    )
+    room = {"tables": summary(score=[0.2] * 6 + [1.0] * 44)}
+    assert ask(text, candidate=best, baseline=room)[0].status == "PASS"
+    assert ask(text, candidate=room, baseline=room)[0].status == "FAIL"
 
 
 HALF = summary(score=[0.5] * 10, data_preservation=[0.5] * 10)
@@ -214,6 +234,20 @@ def test_what_the_baseline_meets_is_within_reach_and_a_candidate_that_lost_it_ha
         assert ask(text, **sides, ceiling={"score": 0.7, "truncated": 3.0})[0].status == "FAIL", text
     for text in ("tables.score >= base + 0.01", "tables.score >= 0.91", "improves tables.score"):
         assert ask(text, **sides, ceiling={"score": 0.7, "truncated": 3.0})[0].status == "UNREACHABLE", text
+
+
+def test_what_the_context_cuts_is_unreachable_and_no_budget_helps():
+    side = {"tables": summary(score=[0.6] * 10)}
+    for cut, helps in (
+        (3.0, "take shorter cases or a base with a longer one"),
+        (5.0, "cuts 2 of them; raise the suite's"),
+    ):
+        found, _ = ask(
+            "tables.score >= 0.9",
+            candidate=side,
+            ceiling={"score": 0.8, "truncated": cut, "beyond_context": 3.0},
+        )
+        assert (found.status, helps in found.detail) == ("UNREACHABLE", True), found
 
 
 def test_how_many_answers_carry_a_mark_has_no_end_but_their_number():
@@ -396,8 +430,11 @@ def test_what_is_out_of_reach_is_known_before_anyone_trains():
         ("tables.tokens <= 50", None),
         ("tables.rh_like_share <= 0.5", None),
         ("stress.scoer >= 0.5", None),  # nothing is known of it
+        ("no regression on tables.rh_like", "rh_like is no mean over cases"),
+        ("improves tables.truncated_share", "truncated_share is no mean over cases"),
+        ("no regression on tables.score within 0.1", None),
         ("validation.sft_loss <= 2", None),
-        ("validation.loss <= 2", "of validation, sft_loss alone is known"),
+        ("validation.loss <= 2", "of validation, sft_loss alone is known, and it is compared with a number or the baseline's"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_is_known_before_anyone_trains(text, why):

@@ -38,6 +38,8 @@ def _given(token_accuracy: float, whole: float = 0.9) -> TeacherForced:
     [
         (_signs([[0.5]] * 8, errors=2), "nowhere", None, "the grader failed"),
         (_signs([[0.25]] * 8, ceiling=0.25, gold_truncated=0.75), "nowhere", None, "cuts 75% of the references"),
+        (_signs([[0.25]] * 8, ceiling=0.25, gold_truncated=1 - 0.7, gold_beyond_context=0.3), "nowhere", None, "context cuts 30%"),
+        (_signs([[0.25]] * 8, ceiling=0.25, gold_truncated=0.75, gold_beyond_context=0.5), "nowhere", None, "budget cuts 75%"),
         (_signs([[0.5]] * 8, ceiling=0.5), "nowhere", None, "references themselves"),
         (_signs([[0.2, 0.3, 0.2]] * 8), "tokens", "sft", "0% of the failing cases"),
         (_signs([[0.2, 1.0, 0.2]] * 8), "sequence", "preference", "100% of the failing cases"),

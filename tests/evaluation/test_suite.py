@@ -1,7 +1,8 @@
-"""Suites as the header states them: how long the tables of a generated one are."""
+"""Suites as the header states them: how long the tables of a generated one are, and what can be reached in them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 
 from dlm.document import Document, parse
 from dlm.errors import DlmError, UsageError
-from dlm.evaluation import read_suite
+from dlm.evaluation import Suite, gold_ceiling, read_suite
+from dlm.grading import Case, make_grader, parse_grader
 from dlm.workflow.gating import read_gate
 from dlm.workflow.rewards import read_rewards
 
@@ -83,3 +85,40 @@ def test_prompts_that_the_grader_cannot_grade_are_told_before_anything_is_sample
 def test_more_rows_than_can_be_made_are_refused_in_the_header(rows: int) -> None:
     with pytest.raises(DlmError, match="rows"):
         _document(f"task: spreadsheet, rows: {rows}")
+
+
+class _Letters:
+    """A token a character, and one that ends an answer."""
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        return list(map(ord, prompt))
+
+    def completion_ids(self, answer: str) -> list[int]:
+        return [*map(ord, answer), 0]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "".join(map(chr, ids))
+
+
+def test_a_reference_that_the_context_has_no_room_for_is_out_of_reach() -> None:
+    """No budget helps where prompt and answer are longer than the base's context, and the ceiling took it for reachable."""
+    lengths = {
+        "fits": (10, 9),
+        "too long an answer": (10, 21),
+        "too long a prompt": (11, 10),
+        "not asked": (20, 1),
+    }
+    cases = [Case("p" * prompt, "r" * answer, {}, place) for place, (prompt, answer) in lengths.items()]
+    grader = make_grader("string_check:eq", folder=Path())
+    suite = Suite("words", tuple(cases), parse_grader("string_check:eq"))
+    found = gold_ceiling(suite, _Letters(), 15, 20, grader.grade)
+    assert found is not None
+    assert (found.cases, found.reachable, found.beyond_context, found.longest) == (3, 1, 2, 22)
+    assert found.summary.value("score") == pytest.approx(1 / 3)
+    assert found.cut == "2 of 3 references do not fit the base's context after their prompts"
+    starved = gold_ceiling(suite, _Letters(), 9, 20, grader.grade)
+    assert starved is not None
+    assert starved.cut.startswith(
+        "1 of 3 references need more than the 9 tokens an answer may have (the longest 22); 2 of 3 "
+    )
+    assert gold_ceiling(Suite("none", (cases[3],), suite.grader), _Letters(), 9, 20, grader.grade) is None

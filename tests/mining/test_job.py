@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sqlite3
 from collections import Counter
@@ -365,3 +366,32 @@ def test_two_kills(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_twenty_kills(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
     moments = [f"sampled {n}" for n in range(1, 11)] + ["judged 3"] * 5 + ["judged 2"] * 5
     check_kills(document, tmp_path, monkeypatch, log, moments)
+
+
+def test_a_grader_knows_the_cases_that_a_file_holds_to_train_on(
+    document: Path, view: Watcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are what pairs are mined from; a suite of the file leaves them out."""
+    contexts = []
+
+    def made(spec: Any, context: Any) -> RuleJudge:
+        contexts.append(context)
+        return RuleJudge(document.parent / "judged.txt")
+
+    monkeypatch.setattr(mining, "make_judge", made)
+    cases = [
+        {"prompt": "What is one?", "reference": "1", "split": "train"},
+        {"prompt": "What is two?", "reference": "2"},
+    ]
+    lines = "".join(json.dumps(case) + "\n" for case in cases)
+    (document.parent / "cases.jsonl").write_text(lines, encoding="utf-8")
+    (document.parent / "questions.txt").write_text("What is one?\n", encoding="utf-8")
+    text = document.read_text(encoding="utf-8")
+    document.write_text(
+        text.replace("\n---\n", "\nevals: {sums: {cases: cases.jsonl}}\n---\n", 1), encoding="utf-8"
+    )
+    chosen = options(
+        judge="grader:text_similarity", questions_file=document.parent / "questions.txt", samples=2
+    )
+    mine_pairs(document, chosen, view)
+    assert contexts[0].cases["What is one?"].reference == "1"

@@ -81,6 +81,10 @@ def test_a_cluster_is_drawn_as_a_whole() -> None:
     assert one.high - one.low > 1.8 * (alone.high - alone.low)  # √5, were there no rounding
     assert cluster_mean([[0.2], [], [0.4, 0.6]]).value == pytest.approx(0.4)
     assert cluster_mean([[1.0, 1.0], [1.0]]) == share([True, True])
+    once = [[1.0]] + [[0.0]] * 19
+    assert cluster_mean([group * 3 for group in once]) == cluster_mean(
+        once
+    )  # the same answer again is no news
     with pytest.raises(ValueError, match="at least one"):
         cluster_mean([[]])
 

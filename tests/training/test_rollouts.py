@@ -181,6 +181,15 @@ def test_too_many_failures_of_the_grader_stop_the_run_with_the_reason(base: Path
     assert "it failed" in raised.value.found
 
 
+def test_no_more_answers_are_graded_than_it_takes_to_know_that_the_grader_fails(base: Path) -> None:
+    """One that hangs takes its seconds for each of a step's answers."""
+    failing = TestGrader(lambda item: None)
+    prepared, _, model = prepared_rft(base, grader=failing, max_grader_error_share=0.2)
+    with pytest.raises(GradingError, match="failed on 5 of 5 answers"):
+        rounds_of(prepared).round(model, prepared.train[:5], 1, watched=False)  # 20 answers: four may fail
+    assert len(failing.items) == 5
+
+
 def test_a_run_of_few_answers_is_judged_when_it_ends(base: Path, tmp_path: Path) -> None:
     """Twelve answers are fewer than a share means anything of while a run goes on."""
     failing = TestGrader(lambda item: None)
@@ -192,7 +201,7 @@ def test_a_run_of_few_answers_is_judged_when_it_ends(base: Path, tmp_path: Path)
 
 
 def test_a_run_that_goes_on_has_the_errors_it_had(base: Path, tmp_path: Path) -> None:
-    """11 of 24 answers by step 2 are within one half; with 8 of the 12 of step 3 they are not."""
+    """11 of 24 answers by step 2 are within one half; with 8 of the 12 of step 3 they are not, and no more are graded."""
 
     def stops_at(grader: TestGrader, **more: Any) -> str:
         with pytest.raises(GradingError) as raised:
@@ -205,7 +214,7 @@ def test_a_run_that_goes_on_has_the_errors_it_had(base: Path, tmp_path: Path) ->
 
     knobs: dict[str, Any] = {"max_grader_error_share": 0.5}
     whole = stops_at(failing_from(0))
-    assert "failed on 19 of 36 answers" in whole
+    assert "failed on 19 of 32 answers" in whole
     assert saved_steps(tmp_path / "parts") == [2]
     assert stops_at(failing_from(24), resume=True) == whole
 

@@ -13,6 +13,7 @@ from dlm.store import Home, RunSpec, Store
 from dlm.web.chart_data import Query, draw
 from dlm.web.charts import charts_of
 from dlm.web.diagnoses import Diagnoses
+from dlm.web.gate_verdicts import _condition as condition_of
 from dlm.web.gate_verdicts import verdicts_of
 from dlm.web.run_rows import RunRows
 from dlm.web.series_cache import SeriesCache
@@ -105,6 +106,12 @@ def test_verdicts_are_those_of_the_run_s_versions_newest_first(store: Store) -> 
     )
     assert (condition.change, condition.cases) == ("-0.1250 (-0.2500 to +0.0000)", 8)
     assert verdicts_of(store, set()) == []
+
+
+def test_one_case_has_no_interval_in_a_verdict() -> None:
+    told = dict.fromkeys(("text", "status", "metric", "value", "baseline", "needed", "ceiling", "detail"))
+    alone = told | {"difference": {"value": 0.1, "low": 0.1, "high": 0.1, "n": 1}}
+    assert condition_of(alone).change == "+0.1000 (one case)"
 
 
 def test_a_verdict_is_told_beside_its_version_and_its_texts_are_text(

@@ -25,9 +25,10 @@ from dlm.errors import (
 )
 from dlm.evaluation import ReferenceScore
 from dlm.grading import Grade, GradeItem
+from dlm.grading.grader import not_graded
 from dlm.grading.text import TextSimilarity
 from dlm.store import EvalResult, Home, Store
-from dlm.workflow import evaluation_run, gating
+from dlm.workflow import evaluation_run, gate_round, gating
 from dlm.workflow.evaluating import EvalOptions, EvalReport, ceilings, evaluate
 from dlm.workflow.gate_round import GateOptions, Judged, foresee, gate, warn_of_reach
 from dlm.workflow.gating import require_pass
@@ -251,15 +252,17 @@ def test_a_python_grader_needs_consent_and_may_fail_now_and_then(make_document: 
     assert report.summary.value("score") == 0.5
     assert report.summary.means["score"].n == 7
     rubric.write_text(GRADER.format(bad="True"))
-    with pytest.raises(GradingError, match="failed on 2 of 2"):  # of eight, the first that is too many
+    with pytest.raises(
+        GradingError, match="failed on 2 of 2 references"
+    ):  # of eight, the first that is too many
         _evaluate(document, allowed_errors=0.2)  # other code: another run; its references are graded first
     with _opened(document) as store:
         assert store.runs.list()[-1].status == "failed"
         assert not store.evaluations.results(store.runs.list()[-1].id)
-    with pytest.raises(GradingError, match="failed on 2 of 2"):
+    with pytest.raises(GradingError, match="failed on 2 of 2 references"):
         ceilings(document, EvalOptions(device="cpu", allowed_errors=0.2), View())
     _write_cases(document, [{"prompt": case["prompt"]} for case in CASES])  # no references
-    with pytest.raises(GradingError, match="failed on 2 of 2"):
+    with pytest.raises(GradingError, match="failed on 2 of 2 answers"):
         _evaluate(document, allowed_errors=0.2)
     with _opened(document) as store:
         failed = store.runs.list()[-1]
@@ -288,6 +291,19 @@ def test_a_stop_waits_for_one_answer_to_be_graded_and_not_for_a_block(
     assert graded == [case["prompt"] for case in CASES[:3]]
     [report] = _evaluate(document, max_new_tokens=200)
     assert (report.run_id, report.summary.answers) == (1, 8)
+
+
+def test_a_stop_among_the_references_speaks_of_no_answers_that_are_kept(
+    document: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stops(self: TextSimilarity, items: Sequence[GradeItem]) -> list[Grade]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return [not_graded(item, "") for item in items]
+
+    monkeypatch.setattr(TextSimilarity, "grade", stops)
+    with pytest.raises(InterruptedRunError, match="before the first answer") as stopped:
+        _evaluate(document, allowed_errors=1.0)
+    assert "kept" not in str(stopped.value)
 
 
 def test_what_cannot_be_evaluated(document: Path, make_document: Make) -> None:
@@ -447,15 +463,26 @@ def test_a_gate_that_changed_or_another_current_version_takes_a_pass_back(
         with _opened(document) as store, pytest.raises(GateError, match="rules of judging changed since"):
             require_pass(store, load(document), document, "v0001")
     train(document, TrainOptions(phase="sft", knobs={"max_steps": 1}, device="cpu"), _TrainView())  # type: ignore[arg-type]
-    with _opened(document) as store:
+
+    def ask_while_another_is_promoted(judged: Any, store: Store) -> Any:
         store.versions.promote("v0002", "forced")
-        with pytest.raises(GateError, match="v0002 is current now"):
-            require_pass(store, load(document), document, "v0001")
+        return gating.ask_gate(judged, store)
+
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr(gate_round, "ask_gate", ask_while_another_is_promoted)
+        late = _ask(document, candidate="v0001", promote=True)
+    assert (late.asked.result.verdict, late.gating.baseline_name, late.current) == ("pass", "base", False)
+    with _opened(document) as store, pytest.raises(GateError, match="v0002 is current now"):
+        require_pass(store, load(document), document, "v0001")
     assert _ask(document, candidate="v0001").gating.baseline_name == "v0002"
     runs = len(_opened(document).runs.list())
     with pytest.raises(GateError, match="a pass against base makes nothing current: v0002 is current now"):
         _ask(document, candidate="v0001", baseline="base", promote=True)
     assert len(_opened(document).runs.list()) == runs  # told before anything is answered
+    hint = ["gate", str(document), "--candidate", "v0001", "--baseline", "base"]
+    told = CliRunner().invoke(app, hint, prog_name="dlm").stdout
+    assert "a pass against base, which is not what is current, promotes nothing; dlm gate " in told
+    assert "next: dlm promote" not in told
     assert _ask(document, candidate="v0001", promote=True).current
 
 

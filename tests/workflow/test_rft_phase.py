@@ -215,6 +215,15 @@ def test_differences_that_are_all_zero_have_no_interval() -> None:
     assert reward_change({}, {}) is None
 
 
+def test_one_prompt_of_forty_that_came_to_be_answered_right_may_be_chance() -> None:
+    """Differences that are each 0 or 1 are no share: a share's interval never holds 0 once there is a hit."""
+    before = dict.fromkeys(map(str, range(40)), 0.0)
+    change = reward_change(before, {**before, "0": 1.0})
+    assert change is not None
+    assert change.change.value == 1 / 40
+    assert change.change.low == 0
+
+
 # --- suites of the document ---------------------------------------------------------------------------------------
 
 

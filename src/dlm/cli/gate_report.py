@@ -86,8 +86,14 @@ def print_gate(output: Output, document: Path, judged: Judged) -> None:
     name = gating.candidate.name
     if judged.current:
         output.line(f"{name} is current")
-    elif result.verdict == "pass":
+    elif result.verdict == "pass" and judged.with_current:
         output.line(f"next: {typed('dlm', 'promote', str(document), name)}")
+    elif result.verdict == "pass":
+        ask = typed("dlm", "gate", str(document), "--candidate", name)
+        output.line(
+            f"a pass against {gating.baseline_name}, which is not what is current, promotes nothing; {ask} compares with "
+            "what is"
+        )
     else:
         output.line(
             f"{name} is kept and not current; {typed('dlm', 'promote', str(document), name, '--force', '--reason', '…')} "

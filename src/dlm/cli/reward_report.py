@@ -35,7 +35,7 @@ def items_of_rewards(run: RunReport) -> dict[str, str]:
             items["last round"] = f"{last['train_mean_reward']:.3f} on prompts to train on"
     if "train_loss" not in last:
         items["learnt"] = (
-            "nothing: in no round did a group of answers have spread; the weights are those it started from"
+            "nothing: in no round was there a group with spread to learn from; the weights are those it started from"
         )
     dimensions = _dimensions(before, after)
     if dimensions:
@@ -70,14 +70,16 @@ def reward_data(run: RunReport) -> dict[str, Any] | None:
 def _interval(estimate: Estimate, *, sign: bool = False) -> str:
     form = "{:+.3f}" if sign else "{:.3f}"
     value, low, high = (form.format(x) for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]"
+    return value if estimate.n < 2 else f"{value} [{low}, {high}]"  # one alone says nothing of another
 
 
 def _change_by_prompt(found: Estimate) -> str:
+    from dlm.evaluation import LEAST_CASES
+
     if found.low == found.high == 0:
         return "none: every held-out answer earns what it earned before"
-    sure = "" if found.low > 0 or found.high < 0 else ": may be chance"
-    return f"{_interval(found, sign=True)} by prompt{sure}"
+    sure = found.n >= LEAST_CASES and (found.low > 0 or found.high < 0)
+    return f"{_interval(found, sign=True)} by prompt{'' if sure else ': may be chance'}"
 
 
 def _dimensions(before: Mapping[str, float], after: Mapping[str, float]) -> list[str]:

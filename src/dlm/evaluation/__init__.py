@@ -4,7 +4,7 @@ Nothing here loads torch until a version answers.
 """
 
 from dlm.evaluation.ceiling import Ceiling, adequate_budget, budget_for, gold_ceiling
-from dlm.evaluation.conditions import Condition, default_conditions, parse_condition
+from dlm.evaluation.conditions import VALIDATION, Condition, default_conditions, parse_condition
 from dlm.evaluation.gate import (
     ConditionResult,
     Evidence,
@@ -13,7 +13,15 @@ from dlm.evaluation.gate import (
     judge_baseline,
 )
 from dlm.evaluation.probes import ProbeAnswer, Question, answer_all
-from dlm.evaluation.reach import Ceilings, SuiteEvidence, not_askable, out_of_reach, what_it_gives
+from dlm.evaluation.reach import (
+    BEYOND_CONTEXT,
+    LEAST_CASES,
+    Ceilings,
+    SuiteEvidence,
+    not_askable,
+    out_of_reach,
+    what_it_gives,
+)
 from dlm.evaluation.results import case_not_asked, case_result
 from dlm.evaluation.suite import PROBES, Suite, read_suite, suite_names, taught
 from dlm.evaluation.summary import SHARE, Summary, plain_means, summarise
@@ -25,8 +33,11 @@ from dlm.evaluation.teacher_forcing import (
 )
 
 __all__ = [
+    "BEYOND_CONTEXT",
+    "LEAST_CASES",
     "PROBES",
     "SHARE",
+    "VALIDATION",
     "Ceiling",
     "Ceilings",
     "Condition",

@@ -19,12 +19,22 @@ from statistics import fmean
 from typing import Literal
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
-from dlm.evaluation.reach import ROUNDING, SuiteEvidence, figure, gold, holds, no_metric, no_suite, obstacle
+from dlm.evaluation.reach import (
+    LEAST_CASES,
+    OF_VALIDATION,
+    ROUNDING,
+    SuiteEvidence,
+    figure,
+    gold,
+    holds,
+    no_metric,
+    no_suite,
+    obstacle,
+)
 from dlm.evaluation.suite import PROBES
 from dlm.stats import Estimate, paired_difference
 
 __all__ = [
-    "LEAST_CASES",
     "ConditionResult",
     "Evidence",
     "GateResult",
@@ -34,9 +44,6 @@ __all__ = [
 ]
 
 Status = Literal["PASS", "FAIL", "UNREACHABLE", "MISSING"]
-LEAST_CASES = (
-    6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
-)
 
 
 @dataclass(frozen=True)
@@ -193,12 +200,11 @@ def _paired_status(
         return "MISSING", f"{few}; write {more}, and ask again"
     if condition.kind == "improves":
         passed = difference.low > 0
-        moved = _moved(found, metric.name)
-        if passed and moved < LEAST_CASES:
-            return (
-                "FAIL",
-                f"only {moved} of {difference.n} cases changed, and fewer than {LEAST_CASES} may by chance",
-            )
+        risen = _risen(found, metric.name)
+        if passed and risen < LEAST_CASES:
+            status, why = _ended(False, condition, metric, found)
+            few = f"only {risen} of {difference.n} cases rose, and fewer than {LEAST_CASES} may by chance"
+            return status, why or few
     elif condition.margin is None:
         passed = difference.high >= -ROUNDING
     else:
@@ -218,10 +224,7 @@ def _measure_loss(condition: Condition, metric: Metric, evidence: Evidence) -> C
     after, before = evidence.losses
     own = before if condition.of_baseline else after
     if metric.name != "sft_loss" or condition.kind != "compare":
-        detail = (
-            f"of {VALIDATION}, sft_loss alone is known, and it is compared with a number or the baseline's"
-        )
-        return ConditionResult(condition.text, "MISSING", metric.text, detail=detail)
+        return ConditionResult(condition.text, "MISSING", metric.text, detail=OF_VALIDATION)
     if own is None or (condition.relative and before is None):
         detail = "the two were not measured on the same held-out rows"
         return ConditionResult(condition.text, "MISSING", metric.text, detail=detail)
@@ -235,11 +238,11 @@ def _difference(found: SuiteEvidence, name: str) -> Estimate | None:
     return paired_difference(after, before) if set(after) & set(before) else None
 
 
-def _moved(found: SuiteEvidence, name: str) -> int:
-    """The cases whose mean changed."""
+def _risen(found: SuiteEvidence, name: str) -> int:
+    """The cases whose mean rose. Those that fell are no sign of an improvement, and must not help one to pass."""
     after, before = _both(found, name)
     shared = set(after) & set(before)
-    return sum(abs(fmean(after[case]) - fmean(before[case])) > ROUNDING for case in shared)
+    return sum(fmean(after[case]) - fmean(before[case]) > ROUNDING for case in shared)
 
 
 def _both(found: SuiteEvidence, name: str) -> tuple[Mapping[str, Sequence[float]], ...]:

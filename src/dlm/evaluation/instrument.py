@@ -47,7 +47,8 @@ class SuiteSigns:
     Attributes:
         summary, results: of one version. Several answers a case tell whether right ones are sampled at all.
         ceiling: what the references score under the same budget, by metric.
-        gold_truncated: share of the references that the budget cuts.
+        gold_truncated: share of the references that the budget or the base's context cuts.
+        gold_beyond_context: share of the references that the context has no room for, whatever the budget.
         positions: where dropped rows stood in their table, 0 (first) to 1 (last); see
             `dlm.grading.spreadsheet_strict.dropped_places`.
         references: what the version makes of them when they are given; None when nobody looked.
@@ -58,6 +59,7 @@ class SuiteSigns:
     results: Sequence[EvalResult]
     ceiling: Mapping[str, float]
     gold_truncated: float = 0.0
+    gold_beyond_context: float = 0.0
     positions: Sequence[float] = ()
     references: TeacherForced | None = None
 
@@ -152,6 +154,9 @@ def _of_dimension(signs: SuiteSigns, name: str, value: float, standing: _Standin
         told = f"the grader failed on {grader_share:.0%} of the answers"
         return advice("nowhere", None, [told], "mend the grader: dlm grader test")
     if value >= FAILING * ceiling and not standing.often_short:
+        if signs.gold_truncated and signs.gold_truncated - signs.gold_beyond_context < 1e-9:  # rounding
+            told = f"the base's context cuts {signs.gold_truncated:.0%} of the references, and they reach {ceiling:.3f}, no more"
+            return advice("nowhere", None, [told], "take shorter cases, or a base with a longer context")
         if signs.gold_truncated:
             told = f"the budget cuts {signs.gold_truncated:.0%} of the references, and they reach {ceiling:.3f}, no more"
             return advice("nowhere", None, [told], f"raise evals.{signs.suite}.max_new_tokens")

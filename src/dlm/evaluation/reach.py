@@ -1,9 +1,9 @@
 """What is known in a suite, and which conditions no answer could meet there.
 
 A condition is out of reach for one of three reasons, each with its own way on: it lies beyond the metric's own end (the
-baseline leaves no room for what is asked), the token budget cuts the references short of it, or the references, uncut,
-score less. What the baseline's own answers meet is within reach. All three are known before anything is trained, once the
-baseline has been evaluated.
+baseline leaves no room for what is asked, or leaves it in too few cases), the token budget or the base's context cuts the
+references short of it, or the references, uncut, score less. What the baseline's own answers meet is within reach. All three
+are known before anything is trained, once the baseline has been evaluated.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Final
 
 from dlm.evaluation.conditions import VALIDATION, Condition, Metric
@@ -19,6 +20,9 @@ from dlm.grading import TRUNCATED, Grader
 from dlm.recipe import nearest
 
 __all__ = [
+    "BEYOND_CONTEXT",
+    "LEAST_CASES",
+    "OF_VALIDATION",
     "ROUNDING",
     "Ceilings",
     "SuiteEvidence",
@@ -40,6 +44,15 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
+BEYOND_CONTEXT: Final = (
+    "beyond_context"  # references that the base's context has no room for, whatever the budget
+)
+LEAST_CASES: Final = (
+    6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
+)
+OF_VALIDATION: Final = (
+    f"of {VALIDATION}, sft_loss alone is known, and it is compared with a number or the baseline's"
+)
 ROUNDING: Final = 1e-9  # sums of the same numbers in another order
 _UNBOUNDED: Final = ("tokens",)  # an answer may be shorter or longer than the reference
 _COUNTED_FLAGS: Final = {"hard_fail", "rh_like", "rh", "rh_count", "truncated", "unresponsive", "csv_not_parseable", "rows_dropped",
@@ -133,24 +146,43 @@ def obstacle(condition: Condition, metric: Metric, found: SuiteEvidence) -> str:
     if end is not None and not holds(relation, end, needed):
         told = f"{needs}, and {end:g} is the {'most' if upward else 'least'} there is; "
         return told + (_no_room(condition, before or 0.0, end) if relative else "ask for what there is")
+    if improves and (few := _few_that_can_rise(found, metric.name)):
+        return _or_another(condition, few)
     reached = gold(found, metric.name)
     met = before is not None and holds(
         relation, before, needed
     )  # whatever the references say, there are answers that do
     if met or reached is None or holds(relation, reached, needed):
         return ""
-    cut = found.ceiling.get(TRUNCATED, 0.0)
+    beyond = found.ceiling.get(BEYOND_CONTEXT, 0.0)
+    cut = found.ceiling.get(TRUNCATED, 0.0) - beyond
     told = f"{needs}, and the references themselves reach {reached:.4f}"
     helps = ", or ask for what they reach (dlm eval --gold)"
     if cut:
         return f"{told} under the token budget, which cuts {cut:g} of them; raise the suite's max_new_tokens{helps}"
+    if beyond:
+        return f"{told}: the base's context cuts {beyond:g} of them; take shorter cases or a base with a longer one{helps}"
     return f"{told}, although the token budget cuts none; mend them or the grader{helps}"
 
 
 def _no_room(condition: Condition, before: float, end: float) -> str:
     """What is in the way where the baseline stands too near to a metric's end, and what helps."""
     near = "there already" if abs(end - before) <= ROUNDING else f"within {abs(condition.bound):g} of it"
-    told = f"the baseline, at {before:.4f}, is {near}"
+    return _or_another(condition, f"the baseline, at {before:.4f}, is {near}")
+
+
+def _few_that_can_rise(found: SuiteEvidence, name: str) -> str:
+    """Where the baseline stands at the most there is in so many cases that too few are left for a sign; "" elsewhere, and
+    where there are too few cases to begin with."""
+    known = found.baseline.metric_name(name) if found.baseline else None
+    cases = found.baseline.per_case.get(known or "", {}) if found.baseline else {}
+    below = sum(fmean(values) < 1.0 - ROUNDING for values in cases.values())
+    if len(cases) < LEAST_CASES or below >= LEAST_CASES:
+        return ""
+    return f"needs {LEAST_CASES} cases that rise, and the baseline is below 1 in {below} of {len(cases)}"
+
+
+def _or_another(condition: Condition, told: str) -> str:
     if condition.otherwise:
         return told
     return f"{told}: ask for another metric, or write `if unreachable …` behind it"
@@ -183,26 +215,30 @@ def out_of_reach(
 def not_askable(
     conditions: Sequence[Condition], suites: Mapping[str, SuiteEvidence]
 ) -> list[tuple[Condition, str]]:
-    """Conditions that will be missing whatever is trained, each with the reason: of a suite that is not there, or on a metric
-    that neither the references nor the baseline's answers have. `suites`: all that the conditions need and that there are."""
+    """Conditions that will be missing whatever is trained, each with the reason: of a suite that is not there, on a metric
+    that neither the references nor the baseline's answers have, or paired on what has no value in each case. `suites`: all
+    that the conditions need and that there are."""
     found = []
     for condition in conditions:
-        reasons = [_why_not_askable(metric, suites) for metric in condition.metrics]
+        reasons = [_why_not_askable(condition, metric, suites) for metric in condition.metrics]
         if all(reasons):  # of several, one is enough
             found.append((condition, "; ".join(dict.fromkeys(reasons))))
     return found
 
 
-def _why_not_askable(metric: Metric, suites: Mapping[str, SuiteEvidence]) -> str:
+def _why_not_askable(condition: Condition, metric: Metric, suites: Mapping[str, SuiteEvidence]) -> str:
     if metric.suite == VALIDATION:
-        return "" if metric.name == "sft_loss" else f"of {VALIDATION}, sft_loss alone is known"
+        return "" if metric.name == "sft_loss" and condition.kind == "compare" else OF_VALIDATION
     if metric.suite not in suites:
         return no_suite(metric.suite, tuple(suites))
     found, own = suites[metric.suite], ALIASES.get(metric.name, metric.name)
     told = bool(found.ceiling) or found.baseline is not None
-    if not told or own in _UNBOUNDED or _is_known(found, metric.name):
+    if not told or own in _UNBOUNDED:
         return ""
-    return no_metric(metric.name, metric.suite, found)
+    if not _is_known(found, metric.name):
+        return no_metric(metric.name, metric.suite, found)
+    counted = _is_count(found, own.removesuffix(SHARE))
+    return f"{metric.name} is no mean over cases" if counted and condition.kind != "compare" else ""
 
 
 def _why_out_of_reach(condition: Condition, suites: Mapping[str, SuiteEvidence]) -> str:

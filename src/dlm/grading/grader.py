@@ -192,6 +192,7 @@ class ErrorTally:
     Attributes:
         allowed_share: of all answers so far, 0–1; 0 stops at the first error.
         at_least: answers that must have been seen before a share means something.
+        what: is graded, in words.
     """
 
     allowed_share: float = 0.1
@@ -199,6 +200,7 @@ class ErrorTally:
     seen: int = 0
     errors: int = 0
     last_message: str = ""
+    what: str = "answers"
 
     def add(self, grades: Sequence[Grade]) -> None:
         """Count some grades.
@@ -247,7 +249,7 @@ class ErrorTally:
         enough = final or self.seen >= self.at_least or not self.allowed_share
         if enough and self.errors > self.allowed_share * self.seen:
             raise GradingError(
-                f"the grader failed on {self.errors} of {self.seen} answers: its scores cannot be relied on",
+                f"the grader failed on {self.errors} of {self.seen} {self.what}: its scores cannot be relied on",
                 expected=f"errors on at most {self.allowed_share:.0%} of them",
                 found=self.last_message,
                 next_step="mend the grader, then look at it alone: dlm grader test",

@@ -81,8 +81,9 @@ def cluster_mean(groups: Sequence[Sequence[float]], seed: int = 0) -> Estimate:
         return mean([group[0] for group in full], seed)
     sums = np.array([math.fsum(group) for group in full])
     sizes = np.array([len(group) for group in full])
-    if not np.any(sums) or np.all(sums == sizes):
-        return mean([float(value) for value in sums / sizes], seed)
+    means = sums / sizes
+    if np.isin(means, (0.0, 1.0)).all() and (np.ptp(means) == 0 or np.ptp(sizes) == 0):
+        return share(means.tolist())  # each group is 0 or 1 throughout, and says no more than one value would
     picks = np.random.default_rng(seed).integers(0, len(full), (_RESAMPLES, len(full)))
     low, high = _ends(sums[picks].sum(axis=1) / sizes[picks].sum(axis=1), len(full))
     return Estimate(float(sums.sum() / sizes.sum()), low, high, len(full))
@@ -109,7 +110,8 @@ def paired_difference(
 
 
 def _ends(means: np.ndarray, n: int) -> tuple[float, float]:
-    """The ends of the interval: of normal data those of Student's t, whatever the number of cases."""
+    """The ends of the interval: of normal data about those of Student's t from five cases on. Resamples of fewer reach no
+    further than the least and the greatest case, which is too near."""
     tail = 100 * _tail(n)
     low, high = np.percentile(means, (tail, 100 - tail))
     return float(low), float(high)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dlm.grading import UNRESPONSIVE, ErrorTally, Grade, Grader
+from dlm.grading import UNRESPONSIVE, ErrorTally, Grade, GradeItem, Grader
 from dlm.model import Policy, Sample, Settings, sample
 from dlm.recipe import RftRecipe
 from dlm.training.groups import Group, Numbers, cut_groups
@@ -100,7 +100,6 @@ class Rollouts:
         """
         began = time.perf_counter()
         answers, graded_at = self._answer(model, prompts, self.knobs.group_size, f"step {step}")
-        self.tally.add([one.grade for one in answers])
         sampled_s, graded_s = graded_at - began, time.perf_counter() - graded_at
         size = self.knobs.group_size
         by_prompt = [answers[at : at + size] for at in range(0, len(answers), size)]
@@ -135,7 +134,6 @@ class Rollouts:
         if not self.validation:
             return Validation({}, {})
         answers, _ = self._answer(model, self.validation, 1, "validation")
-        self.tally.add([one.grade for one in answers])
         rewards = {one.example.row.key: one.grade.score if one.grade.scored else None for one in answers}
         return Validation(self._told(answers, "valid"), rewards)
 
@@ -160,8 +158,16 @@ class Rollouts:
             one.row.item(answer.text, truncated=answer.finish_reason == "length")
             for one, answer in zip(asked, samples, strict=True)
         ]
-        grades = self._grader.grade(items)
+        grades = self._graded(items)
         return [Answered(*parts) for parts in zip(asked, samples, grades, strict=True)], sampled_at
+
+    def _graded(self, items: Sequence[GradeItem]) -> Sequence[Grade]:
+        """Their grades, counted; no more of them than it takes to know that the grader fails too often."""
+        if self.tally.seen + len(items) >= self.tally.at_least:
+            return self.tally.all_of(self._grader, items)
+        grades = self._grader.grade(items)
+        self.tally.add(grades)
+        return grades
 
     def _groups(self, by_prompt: Sequence[Sequence[Answered]]) -> list[Group]:
         """Groups whose rewards differ; of each, the answers that are learnt from."""

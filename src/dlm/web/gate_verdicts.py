@@ -81,9 +81,12 @@ def _condition(told: Mapping[str, Any]) -> Condition:
         baseline=told["baseline"],
         needed=told["needed"],
         gold=told["ceiling"],
-        change=""
-        if difference is None
-        else f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})",
+        change="" if difference is None else _change(**difference),
         cases=None if difference is None else difference["n"],
         detail=told["detail"],
     )
+
+
+def _change(value: float, low: float, high: float, n: int) -> str:
+    interval = "one case" if n < 2 else f"{low:+.4f} to {high:+.4f}"
+    return f"{value:+.4f} ({interval})"

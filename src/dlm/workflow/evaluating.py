@@ -85,8 +85,10 @@ def ceilings(path: Path, options: EvalOptions, view: EvalView) -> dict[str, Ceil
         with closing(
             make_grader(suite.grader, folder=path.parent, pass_threshold=suite.pass_threshold)
         ) as grader:
-            grade = partial(ErrorTally(options.allowed_errors).all_of, grader)
-            found[suite.name] = gold_ceiling(suite, policy.chat, budget, grade)
+            tally = ErrorTally(options.allowed_errors, what="references")
+            found[suite.name] = gold_ceiling(
+                suite, policy.chat, budget, policy.context_length, partial(tally.all_of, grader)
+            )
     return found
 
 

@@ -143,17 +143,15 @@ class SuiteRun:
     def _keep_ceiling(self, run: Run, grader: Grader, facts: Mapping[str, Any]) -> None:
         if self.store.runs.events(run.id, CEILING):
             return
-        tally = ErrorTally(self.options.allowed_errors)
+        tally = ErrorTally(self.options.allowed_errors, what="references")
         grade = partial(tally.all_of, grader, heed=partial(self._heed_stop, run, "before the first answer"))
-        found = gold_ceiling(self.suite, self.policy.chat, facts["max_new_tokens"], grade)
+        policy, budget = self.policy, facts["max_new_tokens"]
+        found = gold_ceiling(self.suite, policy.chat, budget, policy.context_length, grade)
         if found is not None:
             self.store.runs.event(run.id, CEILING, ceiling_data(found))
-            if found.reachable < found.cases and self.suite.name not in self.warned:
+            if found.cut and self.suite.name not in self.warned:
                 self.warned.add(self.suite.name)
-                self.view.warn(
-                    f"{self.suite.name}: {found.cases - found.reachable} of {found.cases} references need more than the "
-                    f"{found.budget} tokens an answer may have (the longest {found.longest}); no version can give them"
-                )
+                self.view.warn(f"{self.suite.name}: {found.cut}; no version can give them")
 
     def _too_long(self) -> dict[int, str]:
         """Why a case cannot be asked, by its place in the suite: its prompt leaves no room for an answer.
@@ -212,7 +210,7 @@ class SuiteRun:
             block = rows[start : start + BLOCK]
             if all((row.index, row.repeat) in done for row in block):
                 continue
-            heed = partial(self._heed_stop, run, f"after {counted} of {len(rows)} answers")
+            heed = partial(self._heed_stop, run, f"after {counted} of {len(rows)} answers; they are kept")
             heed()
             asking = [row for row in block if row.index not in too_long]
             answers = self._sample(asking, settings)
@@ -267,7 +265,9 @@ class SuiteRun:
             block = given[start : start + BLOCK]
             if known.issuperset(block):
                 continue
-            self._heed_stop(run, f"with all answers there and {len(known)} of {len(given)} references read")
+            self._heed_stop(
+                run, f"with all answers there and {len(known)} of {len(given)} references read; they are kept"
+            )
             scores = force_references(self.policy, {index: self.suite.cases[index] for index in block})
             data = [[score.case_index, score.tokens, score.right, score.nats] for score in scores]
             self.store.runs.event(run.id, REFERENCES, {"references": data})
@@ -276,7 +276,7 @@ class SuiteRun:
     def _heed_stop(self, run: Run, where: str) -> None:
         if self.stop():
             raise InterruptedRunError(
-                f"run {run.id} stopped by {self.stop()} {where}; they are kept",
+                f"run {run.id} stopped by {self.stop()} {where}",
                 next_step="the same command goes on",
             )
 
@@ -301,6 +301,7 @@ def ceiling_data(found: Ceiling) -> dict[str, Any]:
         "budget": found.budget,
         "cases": found.cases,
         "reachable": found.reachable,
+        "beyond_context": found.beyond_context,
         "longest": found.longest,
         "means": {name: estimate.value for name, estimate in found.summary.means.items()},
         "counts": dict(found.summary.counts),

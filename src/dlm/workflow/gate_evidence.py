@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dlm.document import Document
-from dlm.evaluation import SHARE, Suite, SuiteEvidence, Summary, budget_for, summarise
+from dlm.evaluation import BEYOND_CONTEXT, SHARE, Suite, SuiteEvidence, Summary, budget_for, summarise
 from dlm.store import Run, Store, Version
 from dlm.workflow.evaluation_options import EvalOptions
 
@@ -78,7 +78,8 @@ def baseline_summary(
 def ceiling_figures(data: Mapping[str, Any]) -> dict[str, float]:
     """What the references score by metric, from a ceiling as its event keeps it: means, counts, and these as shares."""
     shares = {f"{name}{SHARE}": count / data["cases"] for name, count in data["counts"].items()}
-    return {**shares, **data["counts"], **data["means"]}
+    beyond = data.get("beyond_context", 0)  # which runs of earlier versions of dlm did not count
+    return {**shares, BEYOND_CONTEXT: beyond, **data["counts"], **data["means"]}
 
 
 def held_out_losses(

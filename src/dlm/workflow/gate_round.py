@@ -48,11 +48,12 @@ class GateOptions:
 
 @dataclass(frozen=True)
 class Judged:
-    """A verdict, what it was about, and whether the candidate is current now."""
+    """A verdict, what it was about, whether the candidate is current now, and whether it was compared with what is."""
 
     gating: Gating
     asked: Asked
     current: bool
+    with_current: bool
 
 
 def gate(path: Path, options: GateOptions, view: EvalView) -> Judged:
@@ -75,10 +76,12 @@ def gate(path: Path, options: GateOptions, view: EvalView) -> Judged:
         names = tuple(suite.name for suite in gating.suites)
         evaluate(path, EvalOptions(names, versions, device=options.device, allow=options.allow), view)
     with _store(path, document.header.dlm_id) as store:
-        asked = ask_gate(gating, store)
-        if asked.result.verdict == "pass" and options.promote:
-            store.versions.promote(gating.candidate.name, f"the gate passed against {gating.baseline_name}")
-        return Judged(gating, asked, store.versions.current_name() == gating.candidate.name)
+        asked, name = ask_gate(gating, store), gating.candidate.name
+        # another version may have become current while these were answering
+        with_current = (store.versions.current_name() or BASE) in (name, gating.baseline_name)
+        if asked.result.verdict == "pass" and options.promote and with_current:
+            store.versions.promote(name, f"the gate passed against {gating.baseline_name}")
+        return Judged(gating, asked, store.versions.current_name() == name, with_current)
 
 
 def warn_of_reach(path: Path, options: GateOptions, view: EvalView) -> None:

@@ -85,7 +85,8 @@ def _signs(store: Store, suite: Suite, run: Run) -> SuiteSigns:
         summary=summarise(results),
         results=results,
         ceiling=gold["means"],
-        gold_truncated=1 - gold["reachable"] / gold["cases"],
+        gold_truncated=(gold["cases"] - gold["reachable"]) / gold["cases"],
+        gold_beyond_context=gold.get("beyond_context", 0) / gold["cases"],
         references=teacher_forced(store, run.id),
         positions=_positions(suite, results) if suite.grader.text.startswith("spreadsheet:") else (),
     )

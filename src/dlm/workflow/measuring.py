@@ -14,8 +14,7 @@ from typing import Any
 
 from dlm.curves import CurveRun, diagnose, select
 from dlm.evaluation import ProbeAnswer, Question, answer_all
-from dlm.stats import Estimate as Interval
-from dlm.stats import mean, share
+from dlm.stats import mean, paired_difference, share
 from dlm.store import Run, Store, Version
 from dlm.training import LoopResult, answer_held_out, score_held_out, score_monitors
 from dlm.workflow.followers import Followers, StartMeasures
@@ -194,20 +193,15 @@ def reward_change(
     before: Mapping[str, float | None], after: Mapping[str, float | None]
 ) -> RewardChange | None:
     """Mean rewards with their intervals, and that of the differences, over the prompts that were graded both times."""
-    pairs = [
-        (one, other)
-        for key, one in before.items()
-        if one is not None and (other := after.get(key)) is not None
-    ]
-    if not pairs:
+    first, last = (
+        {key: [reward] for key, reward in rewards.items() if reward is not None}
+        for rewards in (before, after)
+    )
+    both = [key for key in first if key in last]
+    if not both:
         return None
     return RewardChange(
-        before=mean([one for one, _ in pairs]),
-        after=mean([other for _, other in pairs]),
-        change=_mean_difference([other - one for one, other in pairs]),
+        before=mean([first[key][0] for key in both]),
+        after=mean([last[key][0] for key in both]),
+        change=paired_difference(last, first),
     )
-
-
-def _mean_difference(values: Sequence[float]) -> Interval:
-    """`stats.mean` takes values that are all 0 for a share's; differences that are all 0 have no interval at all."""
-    return Interval(0.0, 0.0, 0.0, len(values)) if not any(values) else mean(values)

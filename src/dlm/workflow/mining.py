@@ -21,7 +21,7 @@ from dlm.bases import BaseSpec, resolve_base
 from dlm.document import Document, load
 from dlm.errors import TrainingError, UsageError
 from dlm.evaluation import read_suite
-from dlm.grading import Case, task_cases
+from dlm.grading import Case, read_cases, task_cases
 from dlm.judging import Anchor, JudgeContext, JudgeSpec, check_judge, make_judge, parse_judge
 from dlm.mining import (
     STARTED,
@@ -353,12 +353,14 @@ def _context(plan: _Plan, policy: Policy) -> JudgeContext:
 
 
 def _cases(plan: _Plan) -> dict[str, Case]:
-    """What the document's suites know of the prompts that are asked, the train split of a task included."""
+    """What the document's suites know of the prompts that are asked, what is there to be trained on included."""
     asked = {question.prompt for question in plan.questions}
     folder, document = plan.path.parent, plan.document
     found = [case for name in document.header.evals for case in read_suite(document, folder, name).cases]
     for suite in document.header.evals.values():
-        if suite.task is not None:
+        if suite.task is None:
+            found += read_cases(folder / str(suite.cases))
+        else:
             splits = ("train", "stress_train")
             found += [case for split in splits for case in task_cases(suite.task, split, rows=suite.rows)]
     return {case.prompt: case for case in found if case.prompt in asked}

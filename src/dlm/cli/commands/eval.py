@@ -120,6 +120,8 @@ def eval(
             "--candidates": candidates,
             "--repeats": repeats > 1,
             "--temp": temp is not None,
+            "--top-p": top_p != 1,
+            "--seed": seed != 0,
             "--answers": answers_file is not None,
             "--why": why,
             "--again": again,
@@ -276,12 +278,13 @@ def _print_side_by_side(output: Output, reports: Sequence[EvalReport]) -> None:
 def _print_ceilings(output: Output, found: Mapping[str, Ceiling | None]) -> None:
     for name, ceiling in found.items():
         if ceiling is None:
-            output.line(f"{name}: no case has a reference, so there is no ceiling")
+            output.line(f"{name}: no case that can be asked has a reference, so there is no ceiling")
             continue
         output.heading(f"{name}: what the references score within {ceiling.budget} tokens")
         output.pairs(
             {
-                "references that fit": f"{ceiling.reachable} of {ceiling.cases}; the longest needs {ceiling.longest}"
+                "references that fit": f"{ceiling.reachable} of {ceiling.cases}; the longest needs {ceiling.longest}",
+                **({"cut": ceiling.cut} if ceiling.beyond_context else {}),
             }
         )
         rows = [

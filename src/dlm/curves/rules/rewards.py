@@ -108,7 +108,7 @@ def reward_always_negative(view: View, t: Thresholds) -> Outcome:
 
 
 def reward_high_and_flat(view: View, t: Thresholds) -> Outcome:
-    """The reward is high at once, and climbs by no more than a little."""
+    """The reward is high at once, and climbs by no more than a little, or falls."""
     reward = _reward(view)
     if not isinstance(reward, Curve):
         return reward
@@ -117,7 +117,11 @@ def reward_high_and_flat(view: View, t: Thresholds) -> Outcome:
     if first.value < t.reward_high or gain - 2 * error > t.reward_gain:
         return QUIET
     # from .97 of at most 1 no run can gain more than .03, and one that gains all there is left is not flat
-    course = f"gains only {gain:.3f}" if gain - 2 * error >= 0.0005 else "flat"
+    course = "flat"
+    if gain - 2 * error >= 0.0005:
+        course = f"gains only {gain:.3f}"
+    elif gain + 2 * error <= -0.0005:
+        course = f"falls by {-gain:.3f}"
     return Fires(
         "warn",
         f"the reward is high from the start ({number(first.value)}) and {course}",

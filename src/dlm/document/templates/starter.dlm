@@ -95,6 +95,7 @@ base_model: pocket                   # the model to start from: pocket, smollm2-
 # judge: sway                        # who scores sampled answers for dlm preference mine
 # evals:                             # suites of cases that versions are proven on: dlm eval
 #   tables: {task: spreadsheet, seed: 200, n: 50, split: heldout, grader: spreadsheet, max_new_tokens: 512}
+#   stress: {task: spreadsheet, split: stress_heldout}   # long tables: the usual conditions ask for them beside others
 # gate:                              # with it, a version becomes current when it holds these conditions: dlm gate
 #   conditions: []                   # [] = the usual ones for the suites and probes; or lines: tables.score >= base
 # Read and checked; it has no settings yet:

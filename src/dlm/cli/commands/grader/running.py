@@ -55,9 +55,8 @@ def run_grader(output: Output, outputs: Path, **about: Any) -> None:
     if scored:
         estimate = mean([grade.score for grade in scored])
         summary["score"] = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-        output.line(
-            f"mean {estimate.value:.4f} (95 %: {estimate.low:.4f}–{estimate.high:.4f}), {summary['passed']} of {len(scored)} pass"
-        )
+        interval = f" (95 %: {estimate.low:.4f}–{estimate.high:.4f})" if estimate.n > 1 else ""
+        output.line(f"mean {estimate.value:.4f}{interval}, {summary['passed']} of {len(scored)} pass")
     errors = {kind: sum(grade.error == kind for grade in grades) for kind in ("sample_parse", "grader")}
     if any(errors.values()):
         output.line(", ".join(f"{kind} errors {count}" for kind, count in errors.items() if count))

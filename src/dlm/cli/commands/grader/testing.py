@@ -42,15 +42,15 @@ def test_grader(output: Output, outputs: Path | None, against: str | None, **abo
             raise UsageError("--against compares two graders on outputs", next_step="--outputs FILE")
         parse_grader(against)  # what cannot be read is said before anything is graded
     settled = settle(output, **about)
+    given = None if outputs is None else read_outputs(outputs, settled.cases)
     with closing(settled.grader) as grader:
-        given = None if outputs is None else read_outputs(outputs, settled.cases)
         found = check_sanity(grader, settled.cases)
         isolation = getattr(grader, "isolation", None)
+        _print_sanity(output, settled, found)  # before the outputs: a grader that hangs takes long for them
+        if isolation is not None:
+            taken = " and ".join(isolation) if isolation else "nothing: this system takes neither from it"
+            output.line(f"  its own process, memory limited; taken from it beside: {taken}")
         grades = None if given is None else _grades(grader, given)
-    _print_sanity(output, settled, found)
-    if isolation is not None:
-        taken = " and ".join(isolation) if isolation else "nothing: this system takes neither from it"
-        output.line(f"  its own process, memory limited; taken from it beside: {taken}")
     rows: list[ThresholdRow] = []
     left_out = 0
     if grades is not None:
