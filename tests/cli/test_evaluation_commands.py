@@ -232,7 +232,7 @@ def test_grader_test_tells_what_it_found_before_it_grades_outputs(
     def hangs(*_: object) -> None:
         raise UsageError("stopped while it graded outputs")
 
-    monkeypatch.setattr(testing, "_scores", hangs)
+    monkeypatch.setattr(testing, "_grades", hangs)
     Path("outputs.jsonl").write_text('{"output": "x"}\n', encoding="utf-8")
     result = dlm("grader", "test", "spreadsheet", "-n", "2", "--outputs", "outputs.jsonl", expect=2)
     assert "stopped while it graded" in result.stderr
