@@ -6,6 +6,7 @@ import math
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,19 @@ def test_a_chart_is_well_formed_and_without_numbers_that_are_none(
         assert root.attrib["aria-label"] == 'a <b>. says "so"'
         assert "nan" not in text
         assert "inf" not in text
+
+
+@pytest.mark.parametrize("values", [[5e-324, 1e-3, 9.0], [1e-9, 1.0, 1.7e308], [5e-324, 1.0, 1.7e308]])
+def test_an_axis_may_end_where_the_numbers_do(values: list[float]) -> None:
+    """The room around such a curve reaches past the least or the greatest number there is."""
+    text = svg_chart("t", "s", [ChartCurve("c", steps(3), np.array(values))])
+    numbers = [
+        float(str(one.text))
+        for one in ElementTree.fromstring(text).iter()
+        if one.attrib.get("text-anchor") == "end"
+    ]
+    assert len(numbers) >= 3
+    assert all(math.isfinite(number) for number in numbers)
 
 
 def test_a_spike_is_seen_among_a_million_points() -> None:

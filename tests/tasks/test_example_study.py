@@ -152,6 +152,7 @@ def test_tables_of_54_rows() -> None:
     assert set(study.AT_54_ROWS.cells) == {
         "base",
         *(f"{arm}-{seed}" for arm in _module("measures").LONGER for seed in (1, 2, 3)),
+        *(f"sft-mixed-{seed}" for seed in (1, 2)),  # beside the comparison
     }
     document = load(FOLDER / "longer.dlm")
     trained = {case.prompt for case in spreadsheet.of_split("stress_train", rows=54)}

@@ -7,6 +7,7 @@ drawing, and says in words what it shows. N: points of a curve.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,6 +22,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 14, 22, 30
 MOST_POINTS = 1200  # drawn of a line: beyond that, least and most of each bucket
 SMOOTH_FROM = 100  # points from which a line is also shown smoothed
 SMOOTH_SHARE = 0.02  # of the points: the window of that
+MAX_POWER = sys.float_info.max_10_exp
 LOG_FROM = 50.0  # a highest over a usual lowest value beyond which the axis is logarithmic
 
 
@@ -189,8 +191,10 @@ class _Axes:
     def _ticks(self) -> list[float]:
         if not self.log:
             return _nice(self.low, self.high, 7)
-        lowest, highest = math.exp(self.low), math.exp(self.high)
-        powers = range(math.floor(math.log10(lowest)), math.ceil(math.log10(highest)) + 1)
+        # the room around the curves may reach past the numbers there are
+        lowest = math.exp(max(self.low, math.log(sys.float_info.min)))
+        highest = math.exp(min(self.high, math.log(sys.float_info.max)))
+        powers = range(math.floor(math.log10(lowest)), min(math.ceil(math.log10(highest)), MAX_POWER) + 1)
         every = (1, 2, 5) if len(powers) <= 3 else (1,)
         step = max(1, len(powers) // 6)
         ticks = [digit * 10.0**power for power in powers[::step] for digit in every]
