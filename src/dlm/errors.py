@@ -53,6 +53,7 @@ __all__ = [
     "TextError",
     "TrainingError",
     "UsageError",
+    "reason_of",
 ]
 
 
@@ -206,3 +207,8 @@ class InterruptedRunError(DlmError):
     """Stopped from outside; what was saved can be resumed."""
 
     exit_code = 130
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file could not be read or written, in words: the system's reason without its number and the path again."""
+    return getattr(error, "strerror", None) or str(error)

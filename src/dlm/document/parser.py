@@ -15,7 +15,7 @@ from dlm.document.body import Body, line_at
 from dlm.document.characters import read_characters
 from dlm.document.header_reader import read_header
 from dlm.document.sections import Document, Section
-from dlm.errors import DlmError, DocumentError, Problem, UsageError
+from dlm.errors import DlmError, DocumentError, Problem, UsageError, reason_of
 
 __all__ = ["check", "check_headerless", "load", "parse", "parse_body", "read_bytes"]
 
@@ -118,7 +118,7 @@ def read_bytes(path: Path) -> bytes:
     except FileNotFoundError:
         raise UsageError(f"there is no file {path}", next_step=f"dlm init {path}") from None
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL
-        raise DlmError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise DlmError(f"{path} cannot be read: {reason_of(error)}") from None
 
 
 class _Reading:

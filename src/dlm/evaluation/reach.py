@@ -44,12 +44,9 @@ _RELATIONS: Final[Mapping[str, Callable[[float, float], bool]]] = {
     ">": operator.gt,
     "<": operator.lt,
 }
-BEYOND_CONTEXT: Final = (
-    "beyond_context"  # references that the base's context has no room for, whatever the budget
-)
-LEAST_CASES: Final = (
-    6  # below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05)
-)
+BEYOND_CONTEXT: Final = "beyond_context"  # references that the context has no room for, whatever the budget
+# Below, not even all cases moving one way would be a sign at 5 % (two-sided sign test: 2 / 2⁵ > .05).
+LEAST_CASES: Final = 6
 OF_VALIDATION: Final = (
     f"of {VALIDATION}, sft_loss alone is known, and it is compared with a number or the baseline's"
 )

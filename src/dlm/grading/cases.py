@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from dlm.errors import DocumentError, Problem, UsageError
+from dlm.errors import DocumentError, Problem, UsageError, reason_of
 from dlm.grading.grader import GradeItem
 from dlm.grading.tables import facts_of
 from dlm.tasks import spreadsheet
@@ -104,7 +104,7 @@ def read_cases(
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"cannot read the file of cases: {error.strerror if isinstance(error, OSError) else error}",
+            f"cannot read the file of cases: {reason_of(error)}",
             where=str(path),
             expected=f"JSON lines, each {_SHAPE}",
         ) from None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from dlm.children import Child, ChildEndedError, ChildTimeoutError, OutputLimitError
-from dlm.errors import GradingError
+from dlm.errors import GradingError, reason_of
 from dlm.grading.grader import Dimension, Grade, GradeItem, graded, not_graded
 from dlm.grading.limits import Limits
 
@@ -51,7 +51,7 @@ class PythonGrader:
             self._source = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise GradingError(
-                f"the grader's file cannot be read: {error.strerror if isinstance(error, OSError) else error}",
+                f"the grader's file cannot be read: {reason_of(error)}",
                 expected="a Python file with grade(sample, item); of a document, beside it",
                 where=str(path),
                 next_step="mend python:FILE, or write the file (docs/grading.md shows one)",

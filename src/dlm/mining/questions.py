@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlm.document import Document
-from dlm.errors import DocumentError, Problem, UsageError
+from dlm.errors import DocumentError, Problem, UsageError, reason_of
 
 __all__ = [
     "Question",
@@ -87,7 +87,7 @@ def questions_of_file(path: Path, probes: Iterable[str] = ()) -> list[Question]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"cannot read the file of questions: {error.strerror if isinstance(error, OSError) else error}",
+            f"cannot read the file of questions: {reason_of(error)}",
             where=str(path),
             expected='UTF-8 text, one question on each line, or JSON lines with a "prompt"',
             next_step="check the path: --questions FILE",

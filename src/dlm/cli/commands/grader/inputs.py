@@ -12,7 +12,7 @@ import click
 
 from dlm.cli.consent import require_consent
 from dlm.cli.output import Output
-from dlm.errors import DocumentError, Problem, UsageError
+from dlm.errors import DocumentError, Problem, UsageError, reason_of
 from dlm.grading import Case, Grader, Limits, make_grader, parse_grader
 
 __all__ = ["Outputs", "Settled", "cases_options", "read_outputs", "settle"]
@@ -154,7 +154,7 @@ def read_outputs(file: Path, cases: tuple[Case, ...]) -> Outputs:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"cannot read the file of outputs: {error.strerror if isinstance(error, OSError) else error}",
+            f"cannot read the file of outputs: {reason_of(error)}",
             where=str(file),
             expected="JSON lines with an output and a prompt",
             next_step="dlm eval DOCUMENT --answers FILE writes such a file",
