@@ -39,12 +39,12 @@ _OFF_TOPIC: Final = (
 
 @dataclass(frozen=True)
 class BadOutput:
-    """One deliberately bad output over all cases: the worst (highest) score it got, and where. `message`: of the grader's first
-    error."""
+    """One deliberately bad output over all cases: the worst (highest) score it got, and where; both scores are None where the
+    grader gave none. `message`: of its first error."""
 
     name: str
-    highest: float
-    mean: float
+    highest: float | None
+    mean: float | None
     errors: int
     place: str
     message: str = ""
@@ -52,7 +52,7 @@ class BadOutput:
     @property
     def ok(self) -> bool:
         """Under half everywhere, and never an error of the grader."""
-        return self.highest < _HALF and not self.errors
+        return not self.errors and self.highest is not None and self.highest < _HALF
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def _bad_outputs(cases: Sequence[Case]) -> dict[str, list[str]]:
 
 def _worst(name: str, cases: Sequence[Case], grades: Sequence[Grade]) -> BadOutput:
     scored = [(grade.score, case.place) for case, grade in zip(cases, grades, strict=False) if grade.scored]
-    highest, place = max(scored, default=(0.0, ""))
-    mean = sum(score for score, _ in scored) / len(scored) if scored else 0.0
+    highest, place = max(scored, default=(None, ""))
+    mean = sum(score for score, _ in scored) / len(scored) if scored else None
     return BadOutput(name, highest, mean, len(grades) - len(scored), place, _first_error(grades))
 
 

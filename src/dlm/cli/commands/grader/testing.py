@@ -91,8 +91,7 @@ def _print_sanity(output: Output, settled: Settled, found: Sanity) -> None:
         (
             "ok" if one.ok else "FAIL",
             one.name,
-            f"{one.highest:.4f}",
-            f"{one.mean:.4f}",
+            *("–" if score is None else f"{score:.4f}" for score in (one.highest, one.mean)),
             _where(one),
         )
         for one in found.bad
