@@ -123,7 +123,9 @@ def test_of_each_kind_no_more_is_graded_after_the_third_error():
     found = check_sanity(grader, [Case(f"p{number}", f"r{number}") for number in range(20)])
     assert grader.asked == 18
     assert (found.gold_errors, [one.errors for one in found.bad]) == (3, [3] * 5)
-    assert {(one.highest, one.mean, one.ok) for one in found.bad} == {(None, None, False)}  # no score is not a score of 0
+    assert {(one.highest, one.mean, one.ok) for one in found.bad} == {
+        (None, None, False)
+    }  # no score is not a score of 0
 
 
 def test_thresholds_and_their_boundaries():
