@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bases_on_the_spot import ARCHITECTURES, make_tokenizer, spec_of
@@ -86,6 +86,8 @@ def test_a_dry_run_leaves_a_trained_store_as_it_is(make_document: Make, view: An
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @settings(deadline=None)
+@example(text="\ufffd\x80")  # the sign for what is unfinished, and then a character of two bytes
+@example(text="\ufffd" * 9 + "é")
 @given(text=st.text(max_size=40))
 def test_the_pieces_of_a_text_are_the_text(architecture: str, text: str) -> None:
     tokenizer = make_tokenizer(architecture)

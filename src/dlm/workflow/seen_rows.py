@@ -50,10 +50,22 @@ def pieces_of(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> lis
     )
     for end in range(1, len(ids) + 1):
         before, now = decode(ids[context:settled]), decode(ids[context:end])
-        whole = not now.endswith(_UNFINISHED) or end - settled >= _LONGEST_CHARACTER
-        if not whole and end < len(ids):
-            pieces.append("")
-            continue
-        pieces.append(now[len(before) :] if now.startswith(before) else decode(ids[settled:end]))
-        context, settled = settled, end
+        pieces.append("")
+        cut = end  # tokens before it end with a whole character
+        if now.endswith(_UNFINISHED) and end < len(ids):
+            if end - settled < _LONGEST_CHARACTER:
+                continue
+            # the sign for what is unfinished may stand in the text itself: the last whole character ends earlier, perhaps
+            cut = next(
+                (at for at in range(end - 1, settled, -1) if _parts(ids[settled:end], at - settled, decode)),
+                end,
+            )
+            now = decode(ids[context:cut])
+        pieces[cut - 1] = now[len(before) :] if now.startswith(before) else decode(ids[settled:cut])
+        context, settled = settled, cut
     return pieces
+
+
+def _parts(ids: Sequence[int], at: int, decode: Callable[[Sequence[int]], str]) -> bool:
+    """Whether no character's bytes stand on both sides of a place."""
+    return decode(ids[:at]) + decode(ids[at:]) == decode(ids)
